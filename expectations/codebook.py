@@ -1,0 +1,391 @@
+"""The codebook: what an extract's columns mean, as frozen models read from YAML."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from expectations.errors import ContractBroken
+
+SHIPPED = Path(__file__).parent / "codebooks"
+RESERVED = frozenset(
+    "person_id answered_at weight stratum psu fold run_date model_version items_answered log_likelihood "
+    "failed_rules source_file breakdown outcome kind n n_weighted estimate se df".split()
+)
+OUTCOME = re.compile(r"(?P<key>[a-z][a-z0-9_]*)_(?P<what>total|mean|ge(?P<ge>\d+)|le(?P<le>\d+))")
+
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+ColumnType = Literal["number", "text", "time"]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Part):
+    """Where the answers lie: each entry of `files` is a name or a glob of parts; several entries are joined by `join`."""
+
+    format: Literal["csv", "parquet", "sas_xport", "spss_sav"]
+    files: tuple[str, ...] = Field(min_length=1)
+    join: Column | None = None
+    delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
+    encoding: Literal["utf-8", "utf-8-sig", "iso-8859-1"] = "utf-8"
+
+    @model_validator(mode="after")
+    def check_join(self) -> Self:
+        if len(self.files) > 1 and self.join is None:
+            raise ValueError("several files need `join`, the column that they share")
+        return self
+
+
+class Design(Part):
+    """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU."""
+
+    weight: Column
+    stratum: Column
+    psu: Column
+    nest: bool = False
+    lonely_psu: Literal["fail", "adjust", "certainty", "remove", "average"] = "fail"
+
+
+class Item(Part):
+    """One question: the levels of its answers in score order, and the codes that mean no answer."""
+
+    key: Key
+    column: Column
+    levels: tuple[int, ...] = Field(min_length=2)
+    missing: tuple[int, ...] = ()
+    reversed: bool = False
+    label: str = ""
+
+    @model_validator(mode="after")
+    def check_levels(self) -> Self:
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError("`levels` must rise, each once")
+        if set(self.levels) & set(self.missing):
+            raise ValueError("a code stands in both `levels` and `missing`")
+        return self
+
+
+class Scale(Part):
+    """A sum score: `bands` name the lowest total of each band, `cut` the screening rule, `prorate_up_to` missing items."""
+
+    key: Key
+    items: tuple[Key, ...] = Field(min_length=1)
+    bands: dict[str, int] = {}
+    cut: Annotated[str, StringConstraints(pattern=r"^(>=|<=)\d+$")] | None = None
+    prorate_up_to: int = Field(0, ge=0)
+    multiply: int = Field(1, ge=1)
+    positive: bool = False
+    label: str = ""
+    source: str
+
+    @model_validator(mode="after")
+    def check_bands(self) -> Self:
+        lows = list(self.bands.values())
+        if lows != sorted(set(lows)):
+            raise ValueError("`bands` overlap: their lowest totals must rise")
+        if self.prorate_up_to >= len(self.items):
+            raise ValueError("`prorate_up_to` must leave at least one answered item")
+        return self
+
+
+class Trait(Part):
+    """A latent trait measured by one scale's items; higher means more distress (items of a positive scale are flipped)."""
+
+    key: Key
+    scale: Key
+    label: str = ""
+
+
+class Covariate(Part):
+    """A variable that describes people: `min` and `max` bound a number, `levels` list a category's codes."""
+
+    key: Key
+    column: Column
+    kind: Literal["continuous", "count", "binary", "nominal"]
+    levels: tuple[int | str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    missing: tuple[int | str, ...] = ()
+    required: bool = False
+    label: str = ""
+
+    @model_validator(mode="after")
+    def check_kind(self) -> Self:
+        if self.is_number == bool(self.levels):
+            raise ValueError("a binary or nominal covariate needs `levels`, a continuous one or a count has none")
+        return self
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind in ("continuous", "count")
+
+
+class Cohort(Part):
+    """A grouping of people: `map` names codes, or `breaks` (lower bounds, the last group open) names intervals."""
+
+    key: Key
+    column: Column
+    map: dict[int | str, str] | None = None
+    breaks: tuple[float, ...] | None = None
+    labels: tuple[str, ...] = ()
+    missing: tuple[int | str, ...] = ()
+    label: str = ""
+
+    @model_validator(mode="after")
+    def check_groups(self) -> Self:
+        if (self.map is None) == (self.breaks is None):
+            raise ValueError("give either `map` or `breaks`")
+        if self.breaks is not None:
+            if list(self.breaks) != sorted(set(self.breaks)):
+                raise ValueError("`breaks` overlap: each must be greater than the one before")
+            if len(self.labels) != len(self.breaks):
+                raise ValueError(f"{len(self.breaks)} `breaks` need as many `labels`, not {len(self.labels)}")
+        if len(set(self.groups)) < len(self.labels):
+            raise ValueError("two groups have the same label")
+        return self
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return self.labels if self.map is None else tuple(dict.fromkeys(self.map.values()))
+
+
+class CustomRule(Part):
+    """A rule of this survey's own: `sql` is true (or null) for a good row; columns by their names in the extract."""
+
+    name: Key
+    sql: str
+    severity: Literal["row", "warn"] = "row"
+
+
+class Drift(Part):
+    """Limits of change against the last accepted extract: share of rows, and total variation of an item's answers."""
+
+    row_count: float = Field(0.2, gt=0)
+    answer_share: float = Field(0.1, gt=0, le=1)
+    null_share: float = Field(0.1, gt=0, le=1)
+
+
+class Outcome(NamedTuple):
+    """What is estimated: `source` names a column of the profiles; a proportion compares it with `cut`."""
+
+    name: str
+    kind: Literal["mean", "proportion"]
+    source: str
+    side: Literal[">=", "<="] | None = None
+    cut: int | None = None
+    public: bool = True
+
+
+class Codebook(Part):
+    codebook: Key
+    version: int = Field(ge=1)
+    title: str
+    source: Source
+    person_id: Column
+    answered_at: Column | None = None
+    design: Design
+    eligible: str | None = None
+    max_quarantine_share: float = Field(0.05, ge=0, le=1)
+    retrain_days: int = Field(30, ge=1)
+    items: tuple[Item, ...] = Field(min_length=1)
+    scales: tuple[Scale, ...] = Field(min_length=1)
+    traits: tuple[Trait, ...] = Field(min_length=1)
+    covariates: tuple[Covariate, ...] = ()
+    cohorts: tuple[Cohort, ...] = ()
+    breakdowns: tuple[tuple[Key, ...], ...] = ((),)
+    outcomes: tuple[str, ...] = Field(min_length=1)
+    rules: tuple[CustomRule, ...] = ()
+    drift: Drift = Drift()
+
+    @model_validator(mode="after")
+    def check_references(self) -> Self:
+        problems = list(_find_dangling(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def item(self, key: str) -> Item:
+        return next(item for item in self.items if item.key == key)
+
+    def scale(self, key: str) -> Scale:
+        return next(scale for scale in self.scales if scale.key == key)
+
+    def parsed_outcomes(self) -> tuple[Outcome, ...]:
+        return tuple(parse_outcome(self, name) for name in self.outcomes)
+
+    def column_types(self) -> dict[str, ColumnType]:
+        """The extract's columns that the codebook speaks of, in its order, and what each must be read as."""
+        types: dict[str, ColumnType] = {self.person_id: "text"}
+        if self.answered_at:
+            types[self.answered_at] = "time"
+        types |= {self.design.weight: "number", self.design.stratum: "text", self.design.psu: "text"}
+        types |= {item.column: "number" for item in self.items}
+        for part in (*self.covariates, *self.cohorts):
+            types.setdefault(part.column, "number" if _holds_numbers(part) else "text")
+        return types
+
+
+def _holds_numbers(part: Covariate | Cohort) -> bool:
+    codes: Iterable[int | str]
+    if isinstance(part, Covariate):
+        codes = (*part.levels, *part.missing)
+    else:
+        codes = (*(part.map or ()), *part.missing)
+    return all(isinstance(code, int) for code in codes)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _find_dangling(book: Codebook) -> Iterator[str]:
+    items, scales = {i.key for i in book.items}, {s.key: s for s in book.scales}
+    named: list[tuple[str, Sequence[str]]] = [
+        ("items", [i.key for i in book.items]),
+        ("items: column", [i.column for i in book.items]),
+        ("outcomes", book.outcomes),
+        ("rules", [r.name for r in book.rules]),
+    ]
+    parts = (*book.items, *book.scales, *book.traits, *book.covariates, *book.cohorts)
+    for where, names in named:
+        for name in _repeated(names):
+            yield f"{where}: {name} stands there twice"
+    # Items, scales, traits, covariates and cohorts become columns of one table.
+    for name in _repeated(p.key for p in parts):
+        if name not in _repeated(i.key for i in book.items):
+            yield f"key {name}: used by two parts of the codebook"
+    for part in parts:
+        if part.key in RESERVED:
+            yield f"key {part.key}: reserved for a column of the tables"
+    for scale in book.scales:
+        for key in scale.items:
+            if key not in items:
+                yield f"scales: {scale.key} names the unknown item {key}"
+        for key in _repeated(scale.items):
+            yield f"scales: {scale.key} names the item {key} twice"
+        if items.issuperset(scale.items):
+            yield from _find_band_gap(book, scale)
+    loaded: dict[str, str] = {}
+    for trait in book.traits:
+        if trait.scale not in scales:
+            yield f"traits: {trait.key} names the unknown scale {trait.scale}"
+            continue
+        if len(scales[trait.scale].items) < 2:
+            yield f"traits: {trait.key} needs a scale with at least two items"
+        for key in scales[trait.scale].items:
+            if key in loaded:
+                yield f"traits: item {key} would load on both {loaded[key]} and {trait.key}"
+            loaded[key] = trait.key
+    cohorts = {c.key for c in book.cohorts}
+    for breakdown in book.breakdowns:
+        for key in breakdown:
+            if key not in cohorts:
+                yield f"breakdowns: unknown cohort {key}"
+        if _repeated(breakdown):
+            yield f"breakdowns: {'*'.join(breakdown)} names a cohort twice"
+    for name in _repeated("*".join(sorted(b)) or "all" for b in book.breakdowns):
+        yield f"breakdowns: {name} stands there twice"
+    for name in book.outcomes:
+        try:
+            parse_outcome(book, name)
+        except ValueError as error:
+            yield f"outcomes: {error}"
+    if book.source.join not in (None, book.person_id):
+        yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_band_gap(book: Codebook, scale: Scale) -> Iterator[str]:
+    chosen = [book.item(key) for key in scale.items]
+    low = sum(item.levels[0] for item in chosen) * scale.multiply
+    high = sum(item.levels[-1] for item in chosen) * scale.multiply
+    starts = list(scale.bands.values())
+    if starts and (starts[0] != low or starts[-1] > high):
+        yield f"scales: {scale.key}: bands must start at {low}, the lowest total, and not pass {high}"
+
+
+def parse_outcome(book: Codebook, name: str) -> Outcome:
+    """`phq9_total` (mean of a total), `phq9_ge10`, `who5_le50` (proportions), `<trait>_mean` (mean of a trait).
+
+    Raises ValueError where the name says nothing that the codebook knows.
+    """
+    match = OUTCOME.fullmatch(name)
+    scales, traits = {s.key for s in book.scales}, {t.key for t in book.traits}
+    if match and match["what"] == "mean" and match["key"] in traits:
+        return Outcome(name, "mean", name, public=False)
+    if match and match["what"] == "total" and match["key"] in scales:
+        return Outcome(name, "mean", name)
+    if match and (match["ge"] or match["le"]) and match["key"] in scales:
+        side: Literal[">=", "<="] = ">=" if match["ge"] else "<="
+        return Outcome(name, "proportion", f"{match['key']}_total", side, int(match["ge"] or match["le"]))
+    raise ValueError(f"{name} is neither <scale>_total, <scale>_ge<number>, <scale>_le<number> nor <trait>_mean")
+
+
+class _NoRepeats(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error and not a silent replacement."""
+
+
+def _build_mapping(loader: _NoRepeats, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
+
+
+_NoRepeats.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _build_mapping)
+
+
+def find_codebook(name_or_file: str) -> Path:
+    """The file of a shipped codebook's name, or the file itself."""
+    shipped = SHIPPED / f"{name_or_file}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_file)
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+        raise ContractBroken(f"there is no codebook {name_or_file}: give a file, or one of {names}")
+    return path
+
+
+def read_codebook(name_or_file: str) -> tuple[Codebook, str]:
+    """Reads and checks a codebook; returns it with the sha256 of its file.
+
+    Raises ContractBroken, which names the file, each wrong key and why it is wrong.
+    """
+    path = find_codebook(name_or_file)
+    content = path.read_bytes()
+    try:
+        raw = yaml.load(content.decode("utf-8"), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ContractBroken(f"codebook {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ContractBroken(f"codebook {path.name}: expected keys and values at the top")
+    try:
+        book = Codebook.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"  {_name_place(raw, e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise ContractBroken("\n".join([f"codebook {path.name} is not valid:", *lines])) from None
+    return book, hashlib.sha256(content).hexdigest()
+
+
+def _name_place(raw: Any, location: tuple[int | str, ...]) -> str:
+    """`items[3] (dpq040).levels` says more than `items.3.levels`."""
+    words: list[str] = []
+    for step in location:
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            raw = None
+        if isinstance(step, int) and words:
+            label = raw.get("key") or raw.get("name") if isinstance(raw, dict) else None
+            words[-1] += f"[{step}]" + (f" ({label})" if label else "")
+        else:
+            words.append(str(step))
+    return ".".join(words) or "codebook"
