@@ -1,0 +1,193 @@
+"""Disclosure control: which figures may be published, and how coarsely.
+
+A profile is one row of data. The default, `opensafely`, redacts counts of 1-7 before it rounds the others to the
+nearest 5; derived figures come from rounded counts. Complementary suppression keeps a redacted cell from being worked
+out of its neighbours and a published total (see `jobs.suppression`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jobs.presentation import Interval, korn_graubard, t_interval
+from jobs.suppression import find_lines, hide_neighbours
+from jobs.survey import CohortRow, Disclosure, Estimate
+
+Zero = Literal["shown", "suppressed", "shown unless a whole group is 0 % or 100 %"]
+Rounding = Literal["none", "nearest 5", "midpoint 6"]
+
+# People's traits are estimates of a model about them: their means stay in cohorts_internal.
+INTERNAL_SUFFIX = "_mean"
+
+MEAN_DECIMALS = 2
+SE_DIGITS = 2
+WEIGHTED_DIGITS = 3
+
+TOO_FEW = "withheld: too few people"
+TOO_FEW_CASES = "withheld: too few people on one side of the cut"
+TOO_FEW_DF = "withheld: too few degrees of freedom"
+NEIGHBOUR = "withheld: it would give a neighbouring figure away"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One disclosure rule set. Shares and ratios that no outcome needs yet are data for those that will."""
+
+    name: str
+    redact_up_to: int
+    zero: Zero
+    rounding: Rounding
+    proportion_decimals: int = 3
+    min_df: int = 0
+    dominance_share: float | None = None
+    p_ratio: float | None = None
+
+
+OPENSAFELY = Profile("opensafely", 7, "shown unless a whole group is 0 % or 100 %", "nearest 5")
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        OPENSAFELY,
+        Profile("midpoint6", 0, "shown", "midpoint 6"),
+        Profile("cms", 10, "shown", "none"),
+        Profile("nhs_mhsds", 4, "suppressed", "nearest 5", proportion_decimals=2),
+        Profile("acro", 9, "suppressed", "none", min_df=10, dominance_share=0.90, p_ratio=0.10),
+    )
+}
+
+
+def round_count(count: int, profile: Profile = OPENSAFELY) -> int:
+    """A count as the profile publishes it; redaction is not decided here."""
+    if profile.rounding == "nearest 5":
+        return 5 * math.floor(count / 5 + 0.5)
+    if profile.rounding == "midpoint 6":
+        return math.ceil(count / 6) * 6 - 3 if count else 0
+    return count
+
+
+def redact_count(count: int, profile: Profile = OPENSAFELY) -> int | None:
+    """A lone count (of rows, of files' people) as the profile publishes it; None where it is redacted."""
+    return None if _is_small(count, profile.redact_up_to, profile.zero == "suppressed") else round_count(count, profile)
+
+
+def protect_rows(rows: Sequence[CohortRow], profile: Profile = OPENSAFELY) -> list[CohortRow]:
+    """The public rows of one night's internal rows, in their order; rows of traits are left out.
+
+    A count that the profile redacts takes its whole row with it. A proportion goes where its numerator, or the rest,
+    is such a count. Then neighbours go until nothing redacted can be worked out. A figure that the presentation rules
+    suppress goes too, but it is no secret. What stays is rounded, and its interval is made anew from rounded figures.
+    """
+    public = [row for row in rows if not row.outcome.endswith(INTERNAL_SUFFIX)]
+    protected: dict[int, CohortRow] = {}
+    for outcome in dict.fromkeys(row.outcome for row in public):
+        places = [i for i, row in enumerate(public) if row.outcome == outcome]
+        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile), strict=True):
+            protected[i] = row
+    return [protected[i] for i in range(len(public))]
+
+
+def _protect_outcome(rows: Sequence[CohortRow], profile: Profile) -> list[CohortRow]:
+    sizes = [row.figures.n or 0 for row in rows]
+    lines = find_lines([dict(zip(row.breakdown, row.cell, strict=True)) for row in rows])
+
+    few = {i for i, n in enumerate(sizes) if _is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
+    beside_few = hide_neighbours(lines, sizes, few, few, _small_count(sizes, profile))
+
+    reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
+    secret = few | beside_few | set(reasons)
+    unreliable = {i for i, row in enumerate(rows) if row.figures.presentation == "suppress" and sizes[i]}
+    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, _small_figure(rows, profile))
+
+    result = []
+    for i, row in enumerate(rows):
+        primary: Disclosure = "suppressed" if i in few or i in reasons else "complementary"
+        if i in few | beside_few:
+            figures = _hide_all(row.figures, TOO_FEW if i in few else NEIGHBOUR)
+        elif i in secret | beside:
+            figures = _hide_figure(_round_figures(row.figures, profile), reasons.get(i, NEIGHBOUR))
+        elif row.figures.presentation == "suppress":
+            figures = _hide_figure(_round_figures(row.figures, profile), row.figures.reason)
+        else:
+            figures = _round_figures(row.figures, profile)
+        result.append(replace(row, figures=figures, disclosure=primary if i in secret | beside else "shown"))
+    return result
+
+
+def _is_small(count: int, redact_up_to: int, zero_too: bool) -> bool:
+    return count <= redact_up_to and (count > 0 or zero_too)
+
+
+def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
+    """Why the estimate of a cell must go though its count may stay. A proportion's whole group is its cell."""
+    if not figures.n:
+        return None
+    if figures.n_cases is not None:
+        sides = (figures.n_cases, figures.n - figures.n_cases)
+        if any(_is_small(side, profile.redact_up_to, profile.zero != "shown") for side in sides):
+            return TOO_FEW_CASES
+    if figures.df is not None and figures.df < profile.min_df:
+        return TOO_FEW_DF
+    return None
+
+
+def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]], bool]:
+    """Whether cells that are hidden together would show a redacted count as their sum."""
+    return lambda cells: sum(sizes[i] for i in cells) <= profile.redact_up_to
+
+
+def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list[int]], bool]:
+    def is_small(cells: list[int]) -> bool:
+        n = sum(rows[i].figures.n or 0 for i in cells)
+        if rows[cells[0]].figures.kind == "mean":
+            return n <= profile.redact_up_to
+        cases = sum(rows[i].figures.n_cases or 0 for i in cells)
+        return min(cases, n - cases) <= profile.redact_up_to
+
+    return is_small
+
+
+def _hide_all(figures: Estimate, reason: str) -> Estimate:
+    return replace(_hide_figure(figures, reason), n=None, n_weighted=None, df=None)
+
+
+def _hide_figure(figures: Estimate, reason: str | None) -> Estimate:
+    """Without the estimate and all that is made from it; the presentation's own words could tell what it was."""
+    bare = replace(figures, n_cases=None, estimate=None, se=None, ci_low=None, ci_high=None, ci_method=None, deff=None)
+    return replace(bare, presentation="suppress", reason=reason)
+
+
+def _round_figures(figures: Estimate, profile: Profile) -> Estimate:
+    """Rounded, from rounded counts; no design effect, which gives the exact count back.
+
+    The weighted count is the rounded count times the mean weight, and a proportion is scaled by what rounding did to
+    its numerator and its denominator: with equal weights both are the figures of the rounded counts themselves.
+    """
+    if not figures.n or figures.n_weighted is None:
+        return replace(figures, n_cases=None, deff=None)
+    n = round_count(figures.n, profile)
+    n_weighted = round_digits(figures.n_weighted * n / figures.n, WEIGHTED_DIGITS)
+    rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None)
+    if figures.estimate is None or figures.se is None or figures.df is None:
+        return rounded
+    se = round_digits(figures.se, SE_DIGITS)
+    if figures.kind == "mean" or figures.n_cases is None:
+        mean = round(figures.estimate, MEAN_DECIMALS) + 0.0
+        bounds = t_interval(mean, se, figures.df) if figures.df > 0 else None
+        return _set_bounds(replace(rounded, estimate=mean, se=se), bounds, MEAN_DECIMALS)
+    scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
+    p = round(min(1.0, figures.estimate * scale * figures.n / n), profile.proportion_decimals)
+    bounds = korn_graubard(p, se, n, figures.df) if figures.df > 0 else None
+    return _set_bounds(replace(rounded, estimate=p, se=se), bounds, profile.proportion_decimals)
+
+
+def _set_bounds(figures: Estimate, bounds: Interval | None, decimals: int) -> Estimate:
+    """Bounds made from published figures alone tell nothing more than those do."""
+    if bounds is None:
+        return replace(figures, ci_low=None, ci_high=None, ci_method=None)
+    return replace(figures, ci_low=round(bounds[0], decimals) + 0.0, ci_high=round(bounds[1], decimals) + 0.0)
+
+
+def round_digits(value: float, digits: int) -> float:
+    """To so many significant digits."""
+    return float(f"{value:.{digits - 1}e}")

@@ -1,0 +1,96 @@
+"""Confidence intervals for proportions, and whether a figure is reliable enough to be shown.
+
+Proportions follow NCHS, Vital and Health Statistics Series 2 No. 175 (2017). It has no rule for means: ours is a
+house rule, taken from the older NCHS practice of withholding a relative standard error above 30 %.
+"""
+
+import math
+from typing import Literal
+
+from scipy.special import betaincinv, stdtrit
+
+Presentation = Literal["present", "suppress", "review", "footnote"]
+Interval = tuple[float, float]
+
+ALPHA = 0.05
+MIN_SAMPLE = 30
+MAX_WIDTH = 0.30
+NARROW_WIDTH = 0.05
+MAX_RELATIVE_WIDTH = 1.30
+MIN_DF = 8
+MAX_RELATIVE_SE = 0.30  # house rule, for means only
+
+
+def t_quantile(df: float) -> float:
+    """The 97.5 % point of Student's t."""
+    return float(stdtrit(df, 1 - ALPHA / 2))
+
+
+def t_interval(estimate: float, se: float, df: int) -> Interval:
+    """Estimate -/+ t(df) x SE; for a proportion this is the Wald interval."""
+    half = t_quantile(df) * se
+    return estimate - half, estimate + half
+
+
+def logit_interval(p: float, se: float, df: int) -> Interval:
+    """t interval on the logit scale, brought back; 0 < p < 1. The SE of the logit is se / (p (1-p))."""
+    low, high = t_interval(math.log(p / (1 - p)), se / (p * (1 - p)), df)
+    return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+
+
+def effective_n(p: float, se: float, n: int) -> float:
+    """p (1-p) / SE^2, before it is cut at n; n itself at p of 0 or 1, where the SE is 0."""
+    if p in (0.0, 1.0):
+        return float(n)
+    return p * (1 - p) / se**2 if se > 0 else math.inf
+
+
+def korn_graubard(p: float, se: float, n: int, df: int) -> Interval:
+    """95 % Korn-Graubard interval of a proportion, effective sample size cut at n.
+
+    n_df = min(n, n_eff (t(.975, n-1) / t(.975, df))^2); low = Beta(.025; x, n_df-x+1) and
+    high = Beta(.975; x+1, n_df-x) with x = p n_df. At p of 0 or 1 n_df = n, the closed limit is p itself and the
+    open one stays at alpha/2, as NCHS computes it. Needs n >= 2 and df >= 1.
+    """
+    if p == 0.0:
+        return 0.0, float(betaincinv(1, n, 1 - ALPHA / 2))
+    if p == 1.0:
+        return float(betaincinv(n, 1, ALPHA / 2)), 1.0
+    shrink = (t_quantile(n - 1) / t_quantile(df)) ** 2
+    n_df = min(float(n), effective_n(p, se, n) * shrink)
+    x = p * n_df
+    return float(betaincinv(x, n_df - x + 1, ALPHA / 2)), float(betaincinv(x + 1, n_df - x, 1 - ALPHA / 2))
+
+
+def judge_proportion(p: float, se: float, n: int, df: int) -> tuple[Presentation, str | None]:
+    """The NCHS standards for proportions in their order: what to do with the figure, and why."""
+    if min(n, effective_n(p, se, n)) < MIN_SAMPLE:
+        return "suppress", f"sample or effective sample below {MIN_SAMPLE}"
+    if df <= 0:
+        return "suppress", "no degrees of freedom, so no interval"
+    if p in (0.0, 1.0):
+        return "review", "proportion of 0 or 1"
+    low, high = korn_graubard(p, se, n, df)
+    width = high - low
+    if width >= MAX_WIDTH:
+        return "suppress", f"interval {MAX_WIDTH:.0%} wide or wider"
+    if width > NARROW_WIDTH and width / p > MAX_RELATIVE_WIDTH:
+        return "suppress", f"interval wider than {MAX_RELATIVE_WIDTH:.0%} of the proportion"
+    if df < MIN_DF:
+        return "review", f"fewer than {MIN_DF} degrees of freedom"
+    if width > NARROW_WIDTH and width / (1 - p) > MAX_RELATIVE_WIDTH:
+        return "footnote", "the complement of the proportion may be unreliable"
+    return "present", None
+
+
+def judge_mean(mean: float, se: float, n: int, df: int, signed: bool = False) -> tuple[Presentation, str | None]:
+    """House rule for means. A signed scale has no natural zero, so its relative SE says nothing and is not judged."""
+    if n < MIN_SAMPLE:
+        return "suppress", f"sample below {MIN_SAMPLE} (house rule)"
+    if df <= 0:
+        return "suppress", "no degrees of freedom, so no interval"
+    if not signed and se > MAX_RELATIVE_SE * abs(mean):
+        return "suppress", f"relative standard error above {MAX_RELATIVE_SE:.0%} (house rule)"
+    if df < MIN_DF:
+        return "review", f"fewer than {MIN_DF} degrees of freedom (house rule)"
+    return "present", None
