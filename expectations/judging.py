@@ -1,0 +1,115 @@
+"""One Spark pass that reads every delivered row as the codebook says and gives it its broken rules and its fate."""
+
+from datetime import date
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from expectations.codebook import Codebook
+from expectations.errors import ContractBroken
+from expectations.rules import HOME_STRATUM, NUMBER, RAW, SAME, build_rules, fails_sql, helper
+
+# What becomes of a delivered row; each row has exactly one fate.
+ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = "accepted", "quarantined", "ineligible", "duplicate"
+
+
+def judge_rows(delivered: DataFrame, book: Codebook, run_date: date) -> DataFrame:
+    """Adds to every delivered row its typed values, `eligible`, `failed_rules`, `warned_rules` and `fate`.
+
+    `delivered` holds the codebook's columns as text, `person_id`, `source_file`, `malformed` and `unmatched`.
+    The typed columns keep the names, the delivered text moves to `<column>__raw`. A person's latest row that breaks
+    no rule is accepted, the earlier ones are superseded (`duplicate`).
+    """
+    typed = _read_types(delivered, book)
+    eligible = _is_eligible(book)
+    try:
+        marked = typed.select("*", eligible.alias("eligible"))
+    except AnalysisException as error:
+        raise ContractBroken(f"codebook {book.codebook}: eligible: {_first_line(error)}") from None
+    marked = _add_helpers(marked, book)
+    rules = build_rules(book, run_date)
+    broken = {
+        severity: F.filter(
+            F.array(*[F.when(F.expr(fails_sql(r)), F.lit(r.name)) for r in rules if r.severity == severity]),
+            lambda name: name.isNotNull(),
+        )
+        if any(r.severity == severity for r in rules)
+        else F.array().cast("array<string>")
+        for severity in ("row", "warn")
+    }
+    nothing = F.array().cast("array<string>")
+    judged = marked.select(
+        "*",
+        F.when(F.col("eligible"), broken["row"]).otherwise(nothing).alias("failed_rules"),
+        F.when(F.col("eligible"), broken["warn"]).otherwise(nothing).alias("warned_rules"),
+    )
+    return judged.select("*", _decide_fate(book).alias("fate"))
+
+
+def _read_types(delivered: DataFrame, book: Codebook) -> DataFrame:
+    columns: list[Column] = [F.col(c) for c in ("person_id", "source_file", "malformed", "unmatched")]
+    for name, kind in book.column_types().items():
+        if name == book.person_id:
+            continue
+        raw = F.nullif(F.trim(F.col(name)), F.lit(""))
+        readers = {
+            "number": F.when(raw.rlike(NUMBER), raw.try_cast("double")),
+            "time": F.try_to_timestamp(raw),
+            "text": raw,
+        }
+        columns += [raw.alias(name + RAW), readers[kind].alias(name)]
+    return delivered.select(*columns)
+
+
+def _is_eligible(book: Codebook) -> Column:
+    """Unknown means eligible: the rules then name what is missing. A broken row is never counted out unseen."""
+    stated = F.expr(book.eligible) if book.eligible else F.lit(True)
+    return F.col("malformed") | F.col("unmatched") | F.coalesce(stated, F.lit(True))
+
+
+def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
+    columns: list[Column] = []
+    keys = ["person_id", *([book.answered_at] if book.answered_at else [])]
+    complete = F.lit(True)
+    for key in keys:
+        complete = complete & F.col(key).isNotNull()
+    together = Window.partitionBy("eligible", *keys)
+    columns.append(F.when(complete, F.count(F.lit(1)).over(together)).alias(SAME))
+    if book.answered_at:
+        raw, typed = F.col(book.answered_at + RAW), F.col(book.answered_at)
+        columns.append(F.when(raw.isNotNull(), typed.isNotNull()).alias(helper(f"{book.answered_at}_type")))
+    try:
+        for rule in book.rules:
+            frame = frame.withColumn(helper(rule.name), F.expr(rule.sql))
+    except AnalysisException as error:
+        raise ContractBroken(f"codebook {book.codebook}: rules: {rule.name}: {_first_line(error)}") from None
+    if not book.design.nest:
+        frame = _add_home_stratum(frame, book)
+    return frame.select("*", *columns)
+
+
+def _add_home_stratum(frame: DataFrame, book: Codebook) -> DataFrame:
+    """The stratum in which most eligible rows of a PSU lie; empty where two strata hold as many."""
+    psu, stratum = book.design.psu, book.design.stratum
+    counts = frame.where(F.col("eligible") & F.col(psu).isNotNull() & F.col(stratum).isNotNull())
+    counts = counts.groupBy(psu, stratum).agg(F.count(F.lit(1)).alias("rows"))
+    ranked = counts.groupBy(psu).agg(F.sort_array(F.collect_list(F.struct("rows", stratum)), asc=False).alias("strata"))
+    tied = (F.size("strata") > 1) & (F.get("strata", F.lit(0))["rows"] == F.get("strata", F.lit(1))["rows"])
+    home = F.when(tied, F.lit("")).otherwise(F.get("strata", F.lit(0))[stratum])
+    homes = ranked.select(F.col(psu), home.alias(HOME_STRATUM))
+    return frame.join(F.broadcast(homes), on=psu, how="left")
+
+
+def _decide_fate(book: Codebook) -> Column:
+    clean = F.col("eligible") & (F.size("failed_rules") == 0)
+    fate = F.when(~F.col("eligible"), F.lit(INELIGIBLE)).when(~clean, F.lit(QUARANTINED))
+    if book.answered_at:
+        # Rows that tie have broken `person_repeated`, so among clean rows there is one latest.
+        latest = F.max(F.when(clean, F.col(book.answered_at))).over(Window.partitionBy("person_id"))
+        fate = fate.when(F.col(book.answered_at) < latest, F.lit(DUPLICATE))
+    return fate.otherwise(F.lit(ACCEPTED))
+
+
+def _first_line(error: AnalysisException) -> str:
+    return str(error).splitlines()[0]

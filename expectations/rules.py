@@ -1,0 +1,145 @@
+"""The codebook's row rules, each stated once and translated twice: to a Spark predicate and to an expectation.
+
+A rule about a value says nothing of a missing value: rules of kind `present` do.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from typing import Literal
+
+from expectations.codebook import Codebook, Cohort, Covariate
+
+RAW = "__raw"
+LARGEST = 1.7976931348623157e308
+NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)?)$"
+HOME_STRATUM = "_home_stratum"
+SAME = "_same"
+
+Kind = Literal["present", "number", "in_set", "between", "unique", "equal", "true"]
+Value = int | float | str | datetime | bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What must hold of `column` (and, for `unique` and `equal`, of `other`)."""
+
+    name: str
+    kind: Kind
+    column: str
+    meaning: str
+    severity: Literal["row", "warn"] = "row"
+    values: tuple[Value, ...] = ()
+    low: float | None = None
+    above: bool = False
+    high: float | datetime | None = None
+    other: str | None = None
+
+
+def build_rules(book: Codebook, run_date: date) -> tuple[Rule, ...]:
+    """The row rules of a codebook, in the order in which a row's broken rules are named."""
+    rules: dict[str, Rule] = {}
+    for rule in (*_rule_delivery(book), *_rule_time(book, run_date), *_rule_design(book), *_rule_answers(book)):
+        rules.setdefault(rule.name, rule)  # a column that serves twice is judged once
+    for custom in book.rules:
+        rules[custom.name] = Rule(custom.name, "true", helper(custom.name), custom.sql, custom.severity)
+    return tuple(rules.values())
+
+
+def helper(name: str) -> str:
+    """The boolean column that holds what no single expectation can say; null is good."""
+    return f"ok__{name}"
+
+
+def _rule_delivery(book: Codebook) -> Iterator[Rule]:
+    yield Rule("row_shape", "in_set", "malformed", "the row has as many fields as the header", values=(False,))
+    if book.source.join:
+        yield Rule("join_partner", "in_set", "unmatched", "the row has a partner in the first file", values=(False,))
+    yield Rule("person_id_missing", "present", "person_id", "the person has an id")
+    meaning = f"the person comes once{' for each ' + book.answered_at if book.answered_at else ''}"
+    yield Rule("person_repeated", "unique", "person_id", meaning, other=book.answered_at)
+
+
+def _rule_time(book: Codebook, run_date: date) -> Iterator[Rule]:
+    if book.answered_at:
+        column = book.answered_at
+        end = datetime.combine(run_date, time.max)
+        yield Rule(f"{column}_missing", "present", column + RAW, "the answers have a date")
+        yield Rule(f"{column}_type", "true", helper(f"{column}_type"), "the date can be read (ISO 8601)")
+        yield Rule(f"{column}_future", "between", column, "the date is not after the run date", high=end)
+
+
+def _rule_design(book: Codebook) -> Iterator[Rule]:
+    design = book.design
+    yield Rule(f"{design.weight}_missing", "present", design.weight + RAW, "the row has a weight")
+    yield _rule_number(design.weight)
+    meaning = "the weight is positive and finite"
+    yield Rule(f"{design.weight}_positive", "between", design.weight, meaning, low=0, above=True, high=LARGEST)
+    yield Rule(f"{design.stratum}_missing", "present", design.stratum, "the row has a stratum")
+    yield Rule(f"{design.psu}_missing", "present", design.psu, "the row has a PSU")
+    if not design.nest:
+        meaning = "the row's stratum is the one in which most rows of its PSU lie"
+        yield Rule(f"{design.psu}_in_one_stratum", "equal", design.stratum, meaning, other=HOME_STRATUM)
+
+
+def _rule_number(column: str) -> Rule:
+    return Rule(f"{column}_type", "number", column + RAW, f"{column} is a number")
+
+
+def _rule_answers(book: Codebook) -> Iterator[Rule]:
+    types = book.column_types()
+    for item in book.items:
+        yield _rule_number(item.column)
+        codes = (*item.levels, *item.missing)
+        yield Rule(f"{item.column}_values", "in_set", item.column, "the answer is a code of the codebook", values=codes)
+    for part in (*book.covariates, *book.cohorts):
+        if isinstance(part, Covariate) and part.required:
+            yield Rule(f"{part.column}_missing", "present", part.column + RAW, f"{part.key} is known")
+        if types[part.column] == "number":
+            yield _rule_number(part.column)
+        yield from _rule_range(part, is_text=types[part.column] == "text")
+
+
+def _rule_range(part: Covariate | Cohort, is_text: bool) -> Iterator[Rule]:
+    codes = (*(part.levels if isinstance(part, Covariate) else part.map or ()), *part.missing)
+    if isinstance(part, Covariate) and part.levels or isinstance(part, Cohort) and part.map:
+        values = tuple(str(code) for code in codes) if is_text else codes
+        yield Rule(f"{part.column}_values", "in_set", part.column, f"{part.key} is a code of the codebook", values=values)
+    elif isinstance(part, Covariate):
+        high = LARGEST if part.max is None else part.max
+        low = -LARGEST if part.min is None else part.min
+        yield Rule(f"{part.column}_range", "between", part.column, f"{part.key} is in its range", low=low, high=high)
+
+
+def fails_sql(rule: Rule) -> str:
+    """Spark SQL that is true for a row that breaks the rule, and false or null for any other."""
+    column = f"`{rule.column}`"
+    match rule.kind:
+        case "present":
+            return f"{column} IS NULL"
+        case "number":
+            return f"NOT {column} RLIKE {_quote(NUMBER)}"
+        case "in_set":
+            return f"{column} NOT IN ({', '.join(_quote(value) for value in rule.values)})"
+        case "between":
+            low = "" if rule.low is None else f"{column} {'<=' if rule.above else '<'} {_quote(rule.low)}"
+            high = "" if rule.high is None else f"{column} > {_quote(rule.high)}"
+            return " OR ".join(part for part in (low, high) if part)
+        case "unique":
+            return f"`{SAME}` > 1"
+        case "equal":
+            return f"{column} <> `{rule.other}`"
+        case "true":
+            return f"NOT {column}"
+
+
+def _quote(value: Value) -> str:
+    match value:
+        case bool():
+            return str(value).upper()
+        case datetime():
+            return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
+        case int() | float():
+            return f"{float(value)!r}D"
+        case str():
+            return "r'" + value + "'" if "'" not in value else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

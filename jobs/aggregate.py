@@ -1,0 +1,97 @@
+"""Stage 5: design-based estimates for every breakdown and outcome, and what of them may be published."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from expectations.codebook import Codebook, Outcome
+from jobs.disclosure import protect_rows, redact_count
+from jobs.domain_sums import domain_sums
+from jobs.job import Job
+from jobs.lake import StageRecord
+from jobs.spark import spark_session
+from jobs.survey import CohortRow, estimate_rows
+from jobs.tables import ColumnSpec, arrow_schema, estimates_columns, quality_columns
+
+
+def run(job: Job) -> StageRecord:
+    """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`."""
+    outcomes = job.book.parsed_outcomes()
+    with spark_session(job.lake, "aggregate") as spark:
+        profiles = spark.read.parquet(*[str(path) for path in job.night.paths("score", "profiles")])
+        columns = {outcome.name: measure_outcome(outcome) for outcome in outcomes}
+        sums = domain_sums(profiles, columns, job.book.breakdowns)
+    rows = estimate_rows(
+        sums,
+        read_design(job.night.paths("validate", "design")),
+        {outcome.name: outcome.kind for outcome in outcomes},
+        job.book.breakdowns,
+        job.book.design.lonely_psu,
+        signed={outcome.name for outcome in outcomes if not outcome.public},
+    )
+    open_to_all = {outcome.name for outcome in outcomes if outcome.public}
+    public = protect_rows([row for row in rows if row.outcome in open_to_all])
+    scratch = job.night.scratch("aggregate")
+    written = {
+        "cohorts_internal": _write(rows, job.book, estimates_columns(job.book, internal=True), scratch / "internal"),
+        "cohorts": _write(public, job.book, estimates_columns(job.book, internal=False), scratch / "public"),
+        "quality": _write_table(_measure_quality(job), quality_columns(), scratch / "quality"),
+    }
+    tables = {table: job.night.adopt([file], table) for table, file in written.items()}
+    shutil.rmtree(scratch)
+    shown = sum(row.disclosure == "shown" for row in public)
+    counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
+    return StageRecord("aggregate", job.night.digests("validate", "score"), tables, counts)
+
+
+def measure_outcome(outcome: Outcome) -> Column:
+    """The outcome of a person as a number; null where it is not known."""
+    value = F.col(outcome.source)
+    if outcome.side is None:
+        return value.cast("double")
+    reached = value >= outcome.cut if outcome.side == ">=" else value <= outcome.cut
+    return reached.cast("double")
+
+
+def read_design(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """The (stratum, psu) pairs of the full design."""
+    table = pa.concat_tables([pq.read_table(path, columns=["stratum", "psu"]) for path in paths])
+    return list(zip(table["stratum"].to_pylist(), table["psu"].to_pylist(), strict=True))
+
+
+def _write(rows: Sequence[CohortRow], book: Codebook, columns: Sequence[ColumnSpec], file: Path) -> Path:
+    cohorts = [cohort.key for cohort in book.cohorts]
+    return _write_table([row.to_record(cohorts) for row in rows], columns, file)
+
+
+def _write_table(records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnSpec], file: Path) -> Path:
+    names = [column.name for column in columns]
+    chosen = [{name: record[name] for name in names} for record in records]
+    pq.write_table(pa.Table.from_pylist(chosen, arrow_schema(columns)), file, compression="zstd")
+    return file
+
+
+def _measure_quality(job: Job) -> list[dict[str, Any]]:
+    """Where the delivered rows went. A row may break several rules, so the rules do not add up to a total."""
+    validated, features = job.night.read("validate"), job.night.read("preprocess").counts["features"]
+    counts = validated.counts
+    where: list[tuple[str, str | None, int]] = [
+        (stage, None, counts[stage]) for stage in ("delivered", "ineligible", "duplicates", "quarantined")
+    ]
+    where.append(("features", None, features))
+    where += [("quarantined", rule, rows) for rule, rows in sorted(validated.details["failed_rules"].items())]
+    return [
+        {
+            "stage": stage,
+            "reason": reason,
+            "rows": redact_count(rows),
+            "disclosure": "shown" if redact_count(rows) is not None else "suppressed",
+        }
+        for stage, reason, rows in where
+    ]

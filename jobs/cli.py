@@ -1,0 +1,191 @@
+"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `demo` and `doctor`.
+
+Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
+5 another run holds the lake.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+
+import structlog
+
+from expectations.codebook import Codebook, read_codebook
+from jobs.errors import DONE, UsageError, exit_code, explain_fault
+from jobs.job import Job, configure_logs
+from jobs.lake import ORDER, Lake, Night, StageRecord
+from jobs.publish import refresh, remove_night
+
+DEMO_PEOPLE = 50_000
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code. An error that people can mend is one sentence, without a traceback."""
+    # People's tables are for the lake's owner alone, also those files that libraries create.
+    os.umask(0o077)
+    configure_logs()
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except Exception as error:
+        sentence = explain_fault(error)
+        if sentence is None:
+            raise
+        print(f"mindcensus {arguments.command}: {sentence}", file=sys.stderr)
+        return exit_code(error)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mindcensus", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    stages = argparse.ArgumentParser(add_help=False)
+    stages.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
+    stages.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="the night's date")
+    stages.add_argument("--codebook", required=True, metavar="NAME|FILE", help="what the extract's columns mean")
+    stages.add_argument("--extract", type=Path, metavar="PATH", help="the delivered file or folder; none = replay")
+    for stage in ORDER:
+        command = commands.add_parser(stage, parents=[stages], help=_describe(stage))
+        command.set_defaults(run=run_stages, stages=[stage], force_retrain=False)
+        if stage == "train":
+            command.add_argument("--force-retrain", action="store_true", help="train although none is due")
+            command.add_argument("--check", action="store_true", help="only say whether a training is due or kept")
+    everything = commands.add_parser("run", parents=[stages], help="all stages in order, without Airflow")
+    everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
+    everything.set_defaults(run=run_stages, stages=list(ORDER))
+    demo = commands.add_parser("demo", help="write a simulated extract with known truth")
+    demo.add_argument("--people", type=int, default=DEMO_PEOPLE, metavar="N")
+    demo.add_argument("--seed", type=int, default=1, metavar="S")
+    demo.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="when it is delivered")
+    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the extract")
+    demo.set_defaults(run=run_demo)
+    doctor = commands.add_parser("doctor", help="check that this machine has what a night needs")
+    doctor.add_argument("--lake", type=Path, metavar="DIR")
+    doctor.set_defaults(run=run_doctor)
+    return parser
+
+
+def _read_date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a date like 2026-01-31") from None
+
+
+def _describe(stage: str) -> str:
+    words = {
+        "validate": "judge the extract; set bad rows aside",
+        "preprocess": "make one row a person",
+        "train": "train the model where that is due",
+        "score": "give every person a profile",
+        "aggregate": "estimate cohorts, with disclosure control",
+        "report": "write the night's report",
+        "publish": "make the night visible, all at once",
+    }
+    return words[stage]
+
+
+def run_stages(arguments: argparse.Namespace) -> int:
+    book, digest = read_codebook(arguments.codebook)
+    lake = Lake(arguments.lake)
+    if getattr(arguments, "check", False):
+        return _check_training(lake, arguments.run_date, book)
+    with lake.hold():
+        for stage in arguments.stages:
+            run_stage(stage, lake, book, digest, arguments)
+    return DONE
+
+
+def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: argparse.Namespace) -> None:
+    """Runs one stage of the date's night and writes its record. A broken contract leaves no night behind."""
+    run: Callable[[Job], StageRecord] = import_module(f"jobs.{stage}").run
+    night = _find_night(stage, lake, arguments.run_date)
+    if night is None:  # published, and nothing newer is in the making: only what follows from the manifests is remade
+        refresh(Job(lake, Night(lake, arguments.run_date, 0), book, digest))
+        return
+    job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain)
+    _check_codebook(job, stage)
+    log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
+    log.info("stage started")
+    start = time.monotonic()
+    try:
+        record = run(job)
+    except Exception as error:
+        log.error("stage failed", error=type(error).__name__)
+        if stage == "validate":
+            remove_night(night)
+        raise
+    seconds = round(time.monotonic() - start, 3)
+    if night.folder.exists():  # gone once the night is published
+        night.write(replace(record, seconds=seconds))
+    log.info("stage done", seconds=seconds, **record.counts)
+
+
+def _find_night(stage: str, lake: Lake, run_date: date) -> Night | None:
+    """`validate` opens a night; the other stages go on with it, or take the published night up again."""
+    if stage == "validate":
+        return lake.open_night(run_date)
+    manifest = lake.published(run_date)
+    if manifest is None or any(n.run_date == run_date for n in lake.open_nights()):
+        return lake.current_night(run_date)
+    if stage == "publish":
+        return None
+    night = lake.open_night(run_date)
+    for record in manifest["stages"].values():
+        night.write(StageRecord.from_json(record))
+    return night
+
+
+def _check_codebook(job: Job, stage: str) -> None:
+    if stage == "validate":
+        return
+    validated = job.night.read("validate").details["codebook"]
+    if validated["sha256"] != job.codebook_sha256:
+        raise UsageError(
+            f"the night of {job.run_date} was validated by another codebook ({validated['name']} version "
+            f"{validated['version']}): give that one, or run `mindcensus validate` again"
+        )
+
+
+def _check_training(lake: Lake, run_date: date, book: Codebook) -> int:
+    from jobs.train import is_due
+
+    print("due" if is_due(lake, run_date, book) else "kept")
+    return DONE
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    from jobs.demo import write_demo
+    from jobs.spark import spark_session
+
+    if arguments.people < 1:
+        raise UsageError("--people must be at least 1")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Lake(arguments.out.parent / ".demo")
+    scratch.prepare()
+    with spark_session(scratch, "demo") as spark:
+        counts = write_demo(spark, arguments.out, arguments.people, arguments.seed, run_date=arguments.run_date)
+    structlog.get_logger().info("demo written", folder=str(arguments.out), **counts)
+    return DONE
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    from jobs.doctor import check_machine
+
+    findings = check_machine(arguments.lake)
+    for finding in findings:
+        print(f"{'ok     ' if finding.ok else 'MISSING'} {finding.name}: {finding.sentence}")
+    return DONE if all(finding.ok for finding in findings) else 1
+
+
+def entry() -> None:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,59 @@
+"""Exit codes, and the faults that are neither the contract's nor the model's."""
+
+import errno
+from pathlib import Path
+
+from expectations.errors import ContractBroken, TooMuchQuarantined
+from model.errors import ModelError
+
+DONE, FAULT, USAGE, CONTRACT_BROKEN, TOO_MUCH_QUARANTINED, LAKE_HELD = range(6)
+
+MACHINE_FAULTS = {
+    errno.ENOSPC: "the disk is full: free some space and run the stage again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the stage again",
+    errno.EACCES: "no permission: run as the lake's owner, or give that user the folder",
+    errno.EPERM: "no permission: run as the lake's owner, or give that user the folder",
+    errno.EROFS: "the file system is read-only: mount it writable and run the stage again",
+}
+
+
+class UsageError(Exception):
+    """The command was called with arguments that do not go together."""
+
+
+class LakeHeld(Exception):
+    """Another run holds the lake."""
+
+
+class StageError(Exception):
+    """A stage cannot go on: its message says what is wrong and what to do."""
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error: 2 usage, 3 contract, 4 quarantine, 5 lake held, 1 anything else."""
+    match error:
+        case UsageError():
+            return USAGE
+        case ContractBroken():
+            return CONTRACT_BROKEN
+        case TooMuchQuarantined():
+            return TOO_MUCH_QUARANTINED
+        case LakeHeld():
+            return LAKE_HELD
+        case _:
+            return FAULT
+
+
+def explain_fault(error: BaseException) -> str | None:
+    """One sentence for a fault that people can mend, None for one that only its traceback explains."""
+    if isinstance(error, UsageError | ContractBroken | TooMuchQuarantined | LakeHeld | StageError | ModelError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+        where = f"{Path(error.filename)}: " if error.filename else ""
+        return where + MACHINE_FAULTS[error.errno]
+    text = str(error)
+    if "No space left on device" in text:
+        return MACHINE_FAULTS[errno.ENOSPC]
+    if "Permission denied" in text:
+        return MACHINE_FAULTS[errno.EACCES]
+    return None

@@ -1,0 +1,45 @@
+"""What every stage is given, and the log that it writes to."""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from expectations.codebook import Codebook
+from jobs.lake import Lake, Night
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage's work: the night it adds to, the codebook, and the extract where one was named."""
+
+    lake: Lake
+    night: Night
+    book: Codebook
+    codebook_sha256: str
+    extract: Path | None = None
+    force_retrain: bool = False
+
+    @property
+    def run_date(self) -> date:
+        return self.night.run_date
+
+    log: Any = field(default_factory=structlog.get_logger)
+
+
+def configure_logs() -> None:
+    """One JSON object a line on standard error; libraries speak from warnings on."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,219 @@
+"""The lake: where tables are, whose turn it is, and what of a night is written but not yet published.
+
+restricted/   (mode 0700) people: accepted, quarantine, design, features, profiles, cohorts_internal, models, runs
+public/       what has passed disclosure control
+Data files are immutable and named by their content. A night in the making is a folder of stage records under
+restricted/staging/<token>; it becomes real when `publish` creates its manifest.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from jobs.errors import LakeHeld, StageError
+
+PUBLIC_TABLES = ("cohorts", "quality")
+RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohorts_internal")
+ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One immutable file; `path` is relative to the lake."""
+
+    path: str
+    rows: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage did: the records it read, the tables it wrote, its counts, and details for the manifest."""
+
+    stage: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, tuple[DataFile, ...]] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def digest(self) -> str:
+        """A name for the record's content, timings apart."""
+        content = {"tables": {t: [vars(f) for f in fs] for t, fs in self.tables.items()}, "details": self.details}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "tables": {t: [vars(f) for f in fs] for t, fs in self.tables.items()}}
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> "StageRecord":
+        tables = {t: tuple(DataFile(**f) for f in fs) for t, fs in raw["tables"].items()}
+        return StageRecord(**{**raw, "tables": tables})
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file in one step; readers see the old one or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Lake:
+    """The two zones under one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.restricted = self.root / "restricted"
+        self.public = self.root / "public"
+        self.staging = self.restricted / "staging"
+
+    def prepare(self) -> None:
+        """Makes the zones; people's tables are for the owner alone."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in (self.restricted, self.staging, self.restricted / "runs", self.restricted / "models"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        self.restricted.chmod(0o700)
+        self.public.mkdir(exist_ok=True)
+        self.public.chmod(0o755)
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps every other run out; the kernel lets go when the process ends, however it ends.
+
+        Raises LakeHeld where another process is in.
+        """
+        self.prepare()
+        with (self.restricted / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LakeHeld(f"another run holds the lake {self.root}: wait until it ends") from None
+            yield
+
+    def zone(self, table: str) -> Path:
+        return self.public if table in PUBLIC_TABLES else self.restricted
+
+    def table_folder(self, table: str, run_date: date) -> Path:
+        folder = self.zone(table) / table / f"run_date={run_date.isoformat()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def open_night(self, run_date: date) -> "Night":
+        """A new night of the date, under the next fencing token. Tokens only rise, also after a night was given up."""
+        counter = self.restricted / "token"
+        token = int(counter.read_text()) + 1 if counter.exists() else 1
+        write_atomically(counter, str(token))
+        night = Night(self, run_date, token)
+        night.folder.mkdir(mode=0o700)
+        write_atomically(night.folder / "night.json", json.dumps({"run_date": run_date.isoformat(), "token": token}))
+        return night
+
+    def current_night(self, run_date: date) -> "Night":
+        """The newest night of the date that is in the making.
+
+        Raises StageError where no night of the date was opened.
+        """
+        tokens = [n.token for n in self.open_nights() if n.run_date == run_date]
+        if not tokens:
+            raise StageError(f"no night of {run_date} is in the making: run `mindcensus validate` first")
+        return Night(self, run_date, max(tokens))
+
+    def open_nights(self) -> list["Night"]:
+        nights = []
+        for file in sorted(self.staging.glob("*/night.json")):
+            raw = json.loads(file.read_text())
+            nights.append(Night(self, date.fromisoformat(raw["run_date"]), raw["token"]))
+        return nights
+
+    def manifests(self) -> list[dict[str, Any]]:
+        """The published nights in the order of their dates: for each date the manifest with the highest token."""
+        newest: dict[str, dict[str, Any]] = {}
+        for folder in sorted((self.restricted / "runs").glob("run_date=*")):
+            # Names are zero-padded tokens, so the last one has the highest.
+            files = sorted(folder.glob("[0-9]*.json"))
+            if files:
+                newest[folder.name] = json.loads(files[-1].read_text())
+        return list(newest.values())
+
+    def published(self, run_date: date) -> dict[str, Any] | None:
+        return next((m for m in self.manifests() if m["run_date"] == run_date.isoformat()), None)
+
+    def last_before(self, run_date: date) -> dict[str, Any] | None:
+        """The last published night before the date."""
+        earlier = [m for m in self.manifests() if m["run_date"] < run_date.isoformat()]
+        return earlier[-1] if earlier else None
+
+
+class Night:
+    """One attempt at one date: its stage records, its scratch folders, and the files that it adds to the lake."""
+
+    def __init__(self, lake: Lake, run_date: date, token: int) -> None:
+        self.lake, self.run_date, self.token = lake, run_date, token
+        self.folder = lake.staging / f"{token:08d}"
+
+    def read(self, stage: str) -> StageRecord:
+        """A stage's record. Raises StageError where the stage has not run."""
+        file = self.folder / f"{stage}.json"
+        if not file.exists():
+            raise StageError(f"{stage} has not run for {self.run_date}: run `mindcensus {stage}` first")
+        return StageRecord.from_json(json.loads(file.read_text()))
+
+    def records(self) -> dict[str, StageRecord]:
+        return {stage: self.read(stage) for stage in ORDER if (self.folder / f"{stage}.json").exists()}
+
+    def write(self, record: StageRecord) -> None:
+        write_atomically(self.folder / f"{record.stage}.json", json.dumps(record.to_json(), indent=1, sort_keys=True))
+
+    def digests(self, *stages: str) -> dict[str, str]:
+        """What a stage's `inputs` hold: the records it read."""
+        return {stage: self.read(stage).digest() for stage in stages}
+
+    def scratch(self, name: str) -> Path:
+        """An empty folder for a stage's unfinished files."""
+        folder = self.folder / "scratch" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
+
+    def paths(self, stage: str, table: str) -> list[Path]:
+        return [self.lake.root / file.path for file in self.read(stage).tables[table]]
+
+    def adopt(self, files: Sequence[Path], table: str) -> tuple[DataFile, ...]:
+        """Moves finished Parquet files into the table's folder of this date, each named by token and content.
+
+        They stay invisible to the catalog until a manifest names them.
+        """
+        folder = self.lake.table_folder(table, self.run_date)
+        adopted = []
+        for index, file in enumerate(sorted(files)):
+            digest, rows = hash_file(file), pq.read_metadata(file).num_rows
+            target = folder / f"{self.token:08d}-{index:05d}-{digest[:16]}.parquet"
+            size = file.stat().st_size
+            file.chmod(0o644 if self.lake.zone(table) == self.lake.public else 0o600)
+            file.replace(target)
+            adopted.append(DataFile(str(target.relative_to(self.lake.root)), rows, size, digest))
+        return tuple(adopted)

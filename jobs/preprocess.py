@@ -1,0 +1,113 @@
+"""Stage 2: one row a person: item codes, scale totals and bands, covariates, cohorts, design."""
+
+import shutil
+from collections.abc import Iterable
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from expectations.codebook import Codebook, Cohort, Covariate, Item, Scale
+from jobs.job import Job
+from jobs.lake import StageRecord
+from jobs.layout import write_people
+from jobs.spark import spark_session
+from jobs.tables import features_columns
+from jobs.validate import name_psu
+
+FOLDS = 10
+
+
+def run(job: Job) -> StageRecord:
+    accepted = job.night.read("validate")
+    rows = accepted.counts["accepted"]
+    scratch = job.night.scratch("preprocess")
+    with spark_session(job.lake, "preprocess") as spark:
+        frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
+        files = write_people(derive_features(frame, job.book), features_columns(job.book), rows, scratch / "features")
+    tables = {"features": job.night.adopt(files, "features")}
+    shutil.rmtree(scratch)
+    counts = {"features": sum(file.rows for file in tables["features"])}
+    return StageRecord("preprocess", job.night.digests("validate"), tables, counts)
+
+
+def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
+    """The features of accepted rows; every column follows from one part of the codebook."""
+    columns: list[Column] = [F.col("person_id")]
+    columns += [code_item(item).alias(item.key) for item in book.items]
+    for scale in book.scales:
+        total = total_scale(book, scale)
+        columns += [total.alias(f"{scale.key}_total"), name_band(scale, total).alias(f"{scale.key}_band")]
+    cohorts = {cohort.key for cohort in book.cohorts}
+    columns += [read_covariate(book, part).alias(part.key) for part in book.covariates if part.key not in cohorts]
+    columns += [name_cohort(book, cohort).alias(cohort.key) for cohort in book.cohorts]
+    columns += [
+        F.col(book.design.weight).alias("weight"),
+        F.col(book.design.stratum).alias("stratum"),
+        name_psu(book).alias("psu"),
+        # Sixteen hexadecimal digits far from those that cut the files.
+        F.expr(f"pmod(conv(substring(person_id, 25, 15), 16, 10)::bigint, {FOLDS})").alias("fold"),
+    ]
+    return accepted.select(*columns)
+
+
+def code_item(item: Item) -> Column:
+    """Position of the answer among the levels (counted from the top where reversed); -1 = no answer."""
+    levels = reversed(item.levels) if item.reversed else iter(item.levels)
+    return _map_values(F.col(item.column), enumerate_levels(levels)).cast("tinyint")
+
+
+def enumerate_levels(levels: Iterable[int]) -> list[tuple[int, Column]]:
+    return [(level, F.lit(position)) for position, level in enumerate(levels)]
+
+
+def _map_values(column: Column, cases: list[tuple[int, Column]]) -> Column:
+    """The value of the first case that fits, -1 for a missing code or nothing."""
+    coded = reduce(lambda chain, case: chain.when(column == case[0], case[1]), cases, F)
+    return coded.otherwise(F.lit(-1))  # type: ignore[union-attr]
+
+
+def score_item(item: Item) -> Column:
+    """The answer's value in the scale, reversed where the item is; null = no answer."""
+    answer = F.when(F.col(item.column).isin(*item.levels), F.col(item.column))
+    return F.lit(item.levels[0] + item.levels[-1]) - answer if item.reversed else answer
+
+
+def total_scale(book: Codebook, scale: Scale) -> Column:
+    """Sum of the items, prorated (mean times items) where few enough are missing, times the scale's factor."""
+    scores = [score_item(book.item(key)) for key in scale.items]
+    answered = reduce(lambda left, right: left + right, [s.isNotNull().cast("int") for s in scores])
+    total = reduce(lambda left, right: left + right, [F.coalesce(s, F.lit(0.0)) for s in scores])
+    enough = answered >= len(scores) - scale.prorate_up_to
+    return F.when(enough, total * len(scores) / answered * scale.multiply)
+
+
+def name_band(scale: Scale, total: Column) -> Column:
+    """The band with the highest lower bound that the total (prorated, unrounded) reaches, as for the cut."""
+    if not scale.bands:
+        return F.lit(None).cast("string")
+    highest_first = sorted(scale.bands.items(), key=lambda band: -band[1])
+    return reduce(lambda chain, band: chain.when(total >= band[1], F.lit(band[0])), highest_first, F)  # type: ignore
+
+
+def read_covariate(book: Codebook, part: Covariate) -> Column:
+    """The value, null for a missing code."""
+    column = F.col(part.column)
+    codes = [str(code) for code in part.missing] if book.column_types()[part.column] == "text" else list(part.missing)
+    known = F.when(~column.isin(*codes), column) if codes else column
+    if part.is_number or book.column_types()[part.column] == "text":
+        return known
+    return known.cast("bigint").cast("string")
+
+
+def name_cohort(book: Codebook, cohort: Cohort) -> Column:
+    """The label of the person's group; null outside all groups."""
+    column = F.col(cohort.column)
+    if cohort.map is not None:
+        as_text = book.column_types()[cohort.column] == "text"
+        cases = [(str(code) if as_text else code, label) for code, label in cohort.map.items()]
+        return reduce(lambda chain, case: chain.when(column == case[0], F.lit(case[1])), cases, F)  # type: ignore
+    assert cohort.breaks is not None
+    known = F.when(~column.isin(*cohort.missing), column) if cohort.missing else column
+    highest_first = sorted(zip(cohort.breaks, cohort.labels, strict=True), reverse=True)
+    return reduce(lambda chain, group: chain.when(known >= group[0], F.lit(group[1])), highest_first, F)  # type: ignore

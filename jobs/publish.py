@@ -1,0 +1,162 @@
+"""Stage 7: the manifest appears, all at once; what it does not name does not exist."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+from jobs.catalog import write_catalog
+from jobs.dictionary import write_dictionary
+from jobs.disclosure import redact_count
+from jobs.errors import StageError
+from jobs.job import Job
+from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, write_atomically
+
+NEEDED = ORDER[:-1]
+
+
+def run(job: Job) -> StageRecord:
+    """Publishes the night. Raises StageError where a stage is missing, stale, or lost rows."""
+    records = {stage: job.night.read(stage) for stage in NEEDED}
+    manifest = build_manifest(job.night, records)
+    _check_chain(records)
+    _check_files(job.lake, records)
+    newest = job.lake.published(job.run_date)
+    if newest and newest["token"] > job.night.token:
+        raise StageError(f"a later night of {job.run_date} is published already: this one is given up")
+    _create_manifest(job.lake, job.night, manifest)
+    refresh(job)
+    _clean(job.lake, job.night)
+    return StageRecord("publish", counts=manifest["rows"])
+
+
+def build_manifest(night: Night, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """The run's manifest; raises StageError where the rows of the stages do not add up."""
+    counts = records["validate"].counts
+    rows = {
+        "delivered": counts["delivered"],
+        "features": records["preprocess"].counts["features"],
+        "quarantined": counts["quarantined"],
+        "withdrawn": 0,
+        "duplicates": counts["duplicates"],
+        "ineligible": counts["ineligible"],
+        "profiles": records["score"].counts["profiles"],
+    }
+    where = ("features", "quarantined", "withdrawn", "duplicates", "ineligible")
+    if rows["delivered"] != sum(rows[name] for name in where):
+        told = ", ".join(f"{name} {rows[name]:,}" for name in ("delivered", *where))
+        raise StageError(f"rows were lost or doubled: {told}; nothing is published, report this fault")
+    if rows["profiles"] != rows["features"]:
+        raise StageError(f"{rows['features']:,} people have features but {rows['profiles']:,} a profile: score again")
+    return {
+        "run_date": night.run_date.isoformat(),
+        "token": night.token,
+        "mindcensus": version("mindcensus"),
+        "codebook": records["validate"].details["codebook"],
+        "model": records["train"].details,
+        "rows": rows,
+        "stages": {stage: record.to_json() for stage, record in records.items()},
+    }
+
+
+def _check_chain(records: Mapping[str, StageRecord]) -> None:
+    for stage, record in records.items():
+        for read, digest in record.inputs.items():
+            if records[read].digest() != digest:
+                raise StageError(f"{read} has run again since {stage}: run `mindcensus {stage}` and what follows it")
+
+
+def _check_files(lake: Lake, records: Mapping[str, StageRecord]) -> None:
+    for record in records.values():
+        for file in (file for files in record.tables.values() for file in files):
+            path = lake.root / file.path
+            if not path.exists() or path.stat().st_size != file.size:
+                raise StageError(f"{file.path} is missing or damaged: run `mindcensus {record.stage}` again")
+
+
+def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> None:
+    """One exclusive create decides: the link either makes the whole file or finds that it is there."""
+    folder = lake.restricted / "runs" / f"run_date={night.run_date.isoformat()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{night.token:08d}.json"
+    scratch = night.folder / "manifest.json"
+    write_atomically(scratch, json.dumps(manifest, indent=1, sort_keys=True))
+    try:
+        os.link(scratch, target)
+    except FileExistsError:
+        pass  # published before, and stopped before the catalogs were made
+
+
+def refresh(job: Job) -> None:
+    """Makes everything that follows from the manifests anew: history of models, catalogs, public manifest, latest report."""
+    manifests = job.lake.manifests()
+    history = json.dumps(list_promotions(manifests), indent=1)
+    write_atomically(job.lake.restricted / "models" / "promotions.json", history)
+    write_catalog(job.lake.restricted, manifests)
+    write_catalog(job.lake.public, manifests)
+    write_dictionary(job.lake.public, job.book)
+    for manifest in manifests:
+        _write_public_manifest(job.lake, manifest)
+    report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
+    write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes())
+
+
+def list_promotions(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Which model was in force from which run date on."""
+    history: list[dict[str, Any]] = []
+    for manifest in manifests:
+        model = manifest["model"]["model_version"]
+        if not history or history[-1]["model_version"] != model:
+            history.append({"from_run_date": manifest["run_date"], "model_version": model})
+    return history
+
+
+def find_model(lake: Lake, run_date: date) -> dict[str, Any] | None:
+    """The `train` details of the model in force at the date, None before the first."""
+    nights = [m for m in lake.manifests() if m["run_date"] <= run_date.isoformat()]
+    return dict(nights[-1]["model"]) if nights else None
+
+
+def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
+    folder = lake.public / "runs" / f"run_date={manifest['run_date']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "run_date": manifest["run_date"],
+        "token": manifest["token"],
+        "mindcensus": manifest["mindcensus"],
+        "codebook": manifest["codebook"],
+        "model_version": manifest["model"]["model_version"],
+        "rows": {name: redact_count(rows) for name, rows in manifest["rows"].items()},
+        "tables": {table: manifest["stages"]["aggregate"]["tables"][table] for table in PUBLIC_TABLES},
+        "report": manifest["stages"]["report"]["details"],
+    }
+    target = folder / f"{manifest['token']:08d}.json"
+    write_atomically(target, json.dumps(content, indent=1, sort_keys=True))
+
+
+def _clean(lake: Lake, night: Night) -> None:
+    """Removes what this date's earlier attempts left: their staging, and data files that no manifest names."""
+    folder = lake.restricted / "runs" / f"run_date={night.run_date.isoformat()}"
+    named = set()
+    for file in folder.glob("[0-9]*.json"):
+        stages = json.loads(file.read_text())["stages"]
+        named |= {f["path"] for s in stages.values() for files in s["tables"].values() for f in files}
+        named.add(stages["report"]["details"]["report"])
+    folders = [lake.table_folder(table, night.run_date) for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]
+    folders.append(lake.public / "reports" / folder.name)
+    for file in (file for table in folders for file in table.glob("[0-9]*.*")):
+        if int(file.name[:8]) <= night.token and str(file.relative_to(lake.root)) not in named:
+            file.unlink()
+    for old in lake.open_nights():
+        if old.run_date == night.run_date and old.token <= night.token:
+            remove_night(old)
+
+
+def remove_night(night: Night) -> None:
+    """Forgets a night in the making; the marker goes first, so that a half-removed one is never taken up."""
+    (night.folder / "night.json").unlink(missing_ok=True)
+    shutil.rmtree(night.folder, ignore_errors=True)
+

@@ -1,0 +1,61 @@
+"""Spark sessions: the settings that every stage shares."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from jobs.lake import Lake
+
+# Never less than this, so that a small machine and a large one cut a table in the same way.
+SHUFFLE_PARTITIONS = 8
+
+
+def settings(lake: Lake) -> dict[str, str]:
+    """Ids are pseudonyms before any shuffle; what spills stays under restricted/, encrypted."""
+    return {
+        "spark.local.dir": str(lake.restricted / "spark"),
+        "spark.io.encryption.enabled": "true",
+        "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
+        "spark.sql.parquet.compression.codec": "zstd",
+        "spark.sql.csv.parser.columnPruning.enabled": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+        "spark.python.worker.reuse": "true",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
+        # Rows of an error's message would show answers in the logs.
+        "spark.sql.maxPlanStringLength": "2000",
+    }
+
+
+@contextmanager
+def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
+    """A session of the stage: under spark-submit where and as large as it says, else on this machine's cores."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    (lake.restricted / "spark").mkdir(mode=0o700, exist_ok=True)
+    builder = SparkSession.builder.appName(f"mindcensus {stage}")
+    for key, value in settings(lake).items():
+        builder = builder.config(key, value)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", "local[*]"))
+        builder = builder.config("spark.driver.memory", os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g"))
+        builder = builder.config("spark.log.level", "ERROR")
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The data files that Spark left in a folder, in partition order."""
+    return sorted(folder.glob("part-*.parquet"))

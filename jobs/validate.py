@@ -1,0 +1,230 @@
+"""Stage 1: judge the extract; accepted rows go on, rows that break a rule go to quarantine, the rest is counted out."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from expectations.codebook import Codebook
+from expectations.errors import ContractBroken, TooMuchQuarantined
+from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, judge_rows
+from expectations.rules import HOME_STRATUM, RAW
+from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
+from jobs.errors import StageError
+from jobs.job import Job
+from jobs.lake import DataFile, StageRecord
+from jobs.layout import write_parquet, write_people, write_sorted
+from jobs.pseudonym import key_file
+from jobs.sources import read_extract
+from jobs.spark import spark_session
+from jobs.tables import accepted_columns, design_columns, quarantine_columns
+
+
+def run(job: Job) -> StageRecord:
+    """Raises ContractBroken for an extract that cannot be judged, TooMuchQuarantined for one with too many bad rows."""
+    if job.extract is None:
+        return _replay(job)
+    with spark_session(job.lake, "validate") as spark:
+        delivered = read_extract(spark, job.book, job.extract, key_file(job.lake))
+        scratch = job.night.scratch("validate")
+        write_parquet(judge_rows(delivered.frame, job.book, job.run_date), scratch / "judged")
+        judged = spark.read.parquet(str(scratch / "judged")).persist(StorageLevel.DISK_ONLY)
+        counts = _count_fates(judged)
+        _check_types(judged, job.book)
+        failed = _count_rules(judged, "failed_rules")
+        design = _find_design(judged, job.book)
+        shares = _share_answers(judged, job.book, counts)
+        past = _read_past(job)
+        docs, verdicts = _run_expectations(job, spark, judged, design, shares, past)
+        _compare_counts(failed | _count_rules(judged, "warned_rules"), verdicts)
+        _check_quarantine(job.book, counts, failed)
+        _check_design(job.book, design)
+        tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
+        judged.unpersist()
+        shutil.rmtree(scratch)
+    details: dict[str, Any] = {
+        "files": [vars(file) for file in delivered.files],
+        "codebook": {"name": job.book.codebook, "version": job.book.version, "sha256": job.codebook_sha256},
+        "new_columns": list(delivered.new_columns),
+        "failed_rules": failed,
+        "warnings": _word_warnings(job.book, delivered.new_columns, verdicts),
+        "shares": shares,
+        "data_docs": str(docs.relative_to(job.lake.root)),
+    }
+    renamed = {
+        "delivered": sum(counts.values()),
+        "accepted": counts[ACCEPTED],
+        "quarantined": counts[QUARANTINED],
+        "ineligible": counts[INELIGIBLE],
+        "duplicates": counts[DUPLICATE],
+    }
+    return StageRecord("validate", tables=tables, counts=renamed, details=details)
+
+
+def _replay(job: Job) -> StageRecord:
+    """Without an extract: the rows that the date's published night accepted, as they lie in the lake."""
+    manifest = job.lake.published(job.run_date)
+    if manifest is None:
+        raise ContractBroken(f"no extract is named, and no night of {job.run_date} is published: name one by --extract")
+    record = StageRecord.from_json(manifest["stages"]["validate"])
+    if record.details["codebook"]["sha256"] != job.codebook_sha256:
+        raise ContractBroken(f"the codebook has changed since {job.run_date} was validated: name the extract again")
+    return record
+
+
+def _count_fates(judged: DataFrame) -> dict[str, int]:
+    counts = dict.fromkeys((ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE), 0)
+    counts |= {row["fate"]: row["count"] for row in judged.groupBy("fate").count().collect()}
+    if not sum(counts.values()):
+        raise ContractBroken("the extract has no rows: have it delivered again")
+    return counts
+
+
+def _count_rules(judged: DataFrame, column: str) -> dict[str, int]:
+    rows = judged.select(F.explode(column).alias("rule")).groupBy("rule").count().collect()
+    return {row["rule"]: row["count"] for row in sorted(rows, key=lambda row: str(row["rule"]))}
+
+
+def _check_types(judged: DataFrame, book: Codebook) -> None:
+    """A column of which no value at all can be read was retyped, and no row is to blame."""
+    columns = [name for name, kind in book.column_types().items() if kind != "text"]
+    sums = [F.count(c + RAW).alias(c + RAW) for c in columns] + [F.count(c).alias(c) for c in columns]
+    found = judged.agg(*sums).first()
+    assert found is not None
+    for name in columns:
+        if found[name + RAW] and not found[name]:
+            wanted = "a number" if book.column_types()[name] == "number" else "a date"
+            raise ContractBroken(f"column {name}: none of its {found[name + RAW]:,} values is {wanted}")
+
+
+def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping[str, int]) -> None:
+    judged = counts[ACCEPTED] + counts[DUPLICATE] + counts[QUARANTINED]
+    if judged == 0:
+        raise ContractBroken(f"none of the {counts[INELIGIBLE]:,} rows is eligible: check the codebook's `eligible`")
+    share = counts[QUARANTINED] / judged
+    if share > book.max_quarantine_share:
+        worst = sorted(failed, key=lambda rule: -failed[rule])[:5]
+        raise TooMuchQuarantined(
+            f"{counts[QUARANTINED]:,} of {judged:,} eligible rows ({share:.1%}) break a rule, the codebook allows "
+            f"{book.max_quarantine_share:.1%}; most often: {', '.join(f'{r} ({failed[r]:,})' for r in worst)}"
+        )
+    if counts[ACCEPTED] == 0:
+        raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule")
+
+
+def _find_design(judged: DataFrame, book: Codebook) -> DataFrame:
+    """The strata and PSUs of the whole sample: ineligible rows and rows with a bad answer define it too."""
+    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
+    sound = stratum.isNotNull() & psu.isNotNull() & ~F.col("malformed") & ~F.col("unmatched")
+    if not book.design.nest:
+        sound = sound & (F.coalesce(F.col(HOME_STRATUM), stratum) == stratum)
+    rows = judged.where(sound).select(stratum.alias("stratum"), name_psu(book).alias("psu"))
+    return rows.groupBy("stratum", "psu").agg(F.count(F.lit(1)).alias("rows")).cache()
+
+
+def name_psu(book: Codebook) -> Any:
+    """The PSU's identity: with `nest`, stratum and label together."""
+    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
+    return F.concat_ws(":", stratum, psu) if book.design.nest else psu
+
+
+def _check_design(book: Codebook, design: DataFrame) -> None:
+    if book.design.lonely_psu != "fail":
+        return
+    lonely = sorted(row["stratum"] for row in design.groupBy("stratum").count().where("count < 2").collect())
+    if lonely:
+        raise ContractBroken(
+            f"stratum {', '.join(lonely[:5])}{' …' if len(lonely) > 5 else ''} has one PSU, so that no variance can be "
+            "estimated: have the design corrected, or choose another `design.lonely_psu` in the codebook"
+        )
+
+
+def _share_answers(judged: DataFrame, book: Codebook, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Rows and, for each item's column, the share of empty answers and of each code among accepted rows."""
+    sums = []
+    for item in book.items:
+        sums.append(F.count(item.column + RAW).alias(item.column))
+        codes = (*item.levels, *item.missing)
+        sums += [F.count(F.when(F.col(item.column) == code, 1)).alias(f"{item.column}={code}") for code in codes]
+    found = judged.where(F.col("fate") == ACCEPTED).agg(*sums).first()
+    assert found is not None
+    accepted = counts[ACCEPTED]
+    nulls, answers = {}, {}
+    for item in book.items:
+        given = found[item.column]
+        nulls[item.column] = 1 - given / accepted if accepted else 1.0
+        codes = (*item.levels, *item.missing)
+        answers[item.column] = {str(c): found[f"{item.column}={c}"] / given if given else 0.0 for c in codes}
+    return {"rows": sum(counts.values()), "null_shares": nulls, "answer_shares": answers}
+
+
+def _read_past(job: Job) -> Past | None:
+    manifest = job.lake.last_before(job.run_date)
+    if manifest is None or manifest["codebook"]["name"] != job.book.codebook:
+        return None
+    return Past(**manifest["stages"]["validate"]["details"]["shares"])
+
+
+def _run_expectations(
+    job: Job, spark: SparkSession, judged: DataFrame, design: DataFrame, shares: Mapping[str, Any], past: Past | None
+) -> tuple[Path, list[Verdict]]:
+    psus = [(row["stratum"], None, row["count"]) for row in design.groupBy("stratum").count().collect()]
+    shifts = [(c, _total_variation(shares["answer_shares"][c], past.answer_shares[c]), None) for c in _shared(job, past)]
+    schema = "subject string, answer_share_shift double, psus_in_stratum bigint"
+    summary = spark.createDataFrame(sorted([*psus, *shifts], key=str), schema)
+    docs = job.lake.restricted / "data_docs" / f"run_date={job.run_date.isoformat()}" / f"{job.night.token:08d}"
+    shutil.rmtree(docs, ignore_errors=True)
+    batches = [
+        (judged, build_extract_suite(job.book, past)),
+        (judged.where("eligible"), build_row_suite(job.book, job.run_date, past)),
+        (summary, build_summary_suite(job.book)),
+    ]
+    return docs, run_suites(batches, docs)
+
+
+def _shared(job: Job, past: Past | None) -> list[str]:
+    return [item.column for item in job.book.items if past and item.column in past.answer_shares]
+
+
+def _total_variation(left: Mapping[str, float], right: Mapping[str, float]) -> float:
+    return sum(abs(left.get(code, 0.0) - right.get(code, 0.0)) for code in {*left, *right}) / 2
+
+
+def _compare_counts(counted: Mapping[str, int], verdicts: list[Verdict]) -> None:
+    """The pass and Great Expectations judge by one codebook: where they differ, one of them is wrong."""
+    found = {v.rule: v.unexpected for v in verdicts if v.unexpected and v.rule in counted}
+    if found != counted:
+        differing = sorted(rule for rule in counted if counted[rule] != found.get(rule))
+        raise StageError(f"Great Expectations and the row pass disagree on {', '.join(differing)}: report this fault")
+
+
+def _word_warnings(book: Codebook, new_columns: tuple[str, ...], verdicts: list[Verdict]) -> list[dict[str, str]]:
+    words = {
+        "row_count": f"the number of rows has changed by more than {book.drift.row_count:.0%} since the last extract",
+        "answer_shares": f"answers of an item have shifted by more than {book.drift.answer_share:.0%} since the last",
+        "lonely_psu": f"a stratum has one PSU; variance by `{book.design.lonely_psu}`",
+    }
+    warnings = [{"rule": "new_column", "message": f"column {name} is not in the codebook"} for name in new_columns]
+    for verdict in verdicts:
+        if verdict.severity == "info" and not verdict.success:
+            message = words.get(verdict.rule, f"{verdict.unexpected:,} rows")
+            warnings.append({"rule": verdict.rule, "message": message})
+    return warnings
+
+
+def _write_tables(
+    job: Job, judged: DataFrame, design: DataFrame, accepted: int, scratch: Path
+) -> dict[str, tuple[DataFile, ...]]:
+    clean = judged.where(F.col("fate") == ACCEPTED)
+    raw = {name: F.col(name + RAW) for name in job.book.column_types() if name != job.book.person_id}
+    broken = judged.where(F.col("fate") == QUARANTINED).withColumns(raw)
+    written = {
+        "accepted": write_people(clean, accepted_columns(job.book), accepted, scratch / "accepted"),
+        "quarantine": write_sorted(broken, quarantine_columns(job.book), scratch / "quarantine"),
+        "design": write_sorted(design, design_columns(), scratch / "design"),
+    }
+    return {table: job.night.adopt(files, table) for table, files in written.items()}
