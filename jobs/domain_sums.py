@@ -28,7 +28,7 @@ def name_breakdown(breakdown: Breakdown) -> str:
 
 
 def sums_schema(cohorts: Sequence[str]) -> pa.Schema:
-    """`n` people with an answer, `n_cases` of them with an answer of 1, and sums of weights w and answers y over them."""
+    """`n` people with an answer, `n_cases` of them with an answer of 1; sums over their weights w and answers y."""
     return pa.schema(
         [("breakdown", pa.string())]
         + [(name, pa.string()) for name in cohorts]

@@ -92,7 +92,7 @@ def _smallest_cell(lines: Sequence[Line], sizes: Sequence[int], gone: set[int]) 
 
 
 def _lines_of_determined(lines: Sequence[Line], cells: int, gone: set[int], guarded: set[int]) -> list[Line]:
-    """Lines of guarded cells that the shown ones determine; any with a hidden cell where those have no shown one left."""
+    """Lines of guarded cells that the shown ones determine; any with a hidden cell where those have none shown."""
     unknown = sorted(gone | {line.total for line in lines if line.total >= cells})
     if not guarded or not lines:
         return []
