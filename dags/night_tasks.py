@@ -1,0 +1,95 @@
+"""How a night's tasks call the `mindcensus` command, and what its exit codes mean to Airflow."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+COMMAND = "mindcensus"
+SUBMIT_SCRIPT = str(Path(__file__).resolve().parent.parent / "jobs" / "submit.py")
+# The same size as outside Airflow, where jobs/spark.py reads the same variable.
+DRIVER_MEMORY = os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g")
+
+# Tried again, these would end in the same way.
+FINAL_EXIT_CODES = {
+    2: "the command was called wrongly: look at the run's params",
+    3: "the contract is broken: the extract or the codebook has to be mended",
+    4: "too much of the extract would be quarantined: ask its deliverer",
+}
+PASSING_EXIT_CODES = {5: "another run holds the lake"}
+
+
+def failure_of(stage: str, exit_code: int | None) -> AirflowException:
+    """The exception of a stage that ended badly: final for a broken contract, open to a retry for the machine's faults.
+
+    It never quotes the command's output: an executor's stack trace may hold a respondent's value.
+    """
+    if exit_code in FINAL_EXIT_CODES:
+        return AirflowFailException(f"{stage} ended with exit code {exit_code}: {FINAL_EXIT_CODES[exit_code]}")
+    reason = PASSING_EXIT_CODES.get(exit_code or 0, "a fault of the machine; this task's log says more")
+    return AirflowException(f"{stage} ended with exit code {exit_code}: {reason}")
+
+
+def call_command(stage: str, arguments: Sequence[str], hook: SubprocessHook | None = None) -> str:
+    """Runs one stage of the command and returns its last line; empty arguments are left out. Raises `failure_of`."""
+    result = (hook or SubprocessHook()).run_command([COMMAND, stage, *filter(None, arguments)])
+    if result.exit_code:
+        raise failure_of(stage, result.exit_code)
+    return result.output
+
+
+class StageOperator(BaseOperator):
+    """One stage as a subprocess of the `mindcensus` command."""
+
+    template_fields = ("arguments",)
+    ui_color = "#e8f0ea"
+
+    def __init__(self, *, stage: str, arguments: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage, self.arguments = stage, list(arguments)
+        self._subprocess = SubprocessHook()
+
+    def execute(self, context: "Context") -> None:
+        # Returns nothing, so that no line of output becomes an XCom.
+        call_command(self.stage, self.arguments, self._subprocess)
+
+    def on_kill(self) -> None:
+        self._subprocess.send_sigterm()
+
+
+class SparkStageOperator(SparkSubmitOperator):
+    """One stage through spark-submit in client mode; the connection decides between this machine and a cluster."""
+
+    ui_color = "#f3e9dc"
+
+    def __init__(self, *, stage: str, arguments: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(
+            application=SUBMIT_SCRIPT,
+            application_args=[stage, *arguments],
+            name=f"mindcensus {stage}",
+            deploy_mode="client",
+            driver_memory=DRIVER_MEMORY,
+            **kwargs,
+        )
+        self.stage = stage
+
+    def execute(self, context: "Context") -> None:
+        self.application_args = list(filter(None, self.application_args or ()))
+        try:
+            super().execute(context)
+            return
+        except AirflowException:
+            # The driver runs here, so spark-submit's exit code is the stage's; None where it did not start.
+            process = self._hook._submit_sp if self._hook else None
+            if process is None:
+                raise
+        # Outside the handler, so that the hook's exception with the driver's last output is not chained to it.
+        raise failure_of(self.stage, process.returncode)
