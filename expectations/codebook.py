@@ -14,8 +14,12 @@ from expectations.errors import ContractBroken
 
 SHIPPED = Path(__file__).parent / "codebooks"
 RESERVED = frozenset(
-    "person_id answered_at weight stratum psu fold run_date model_version items_answered log_likelihood "
-    "failed_rules source_file breakdown outcome kind n n_weighted estimate se df".split()
+    (
+        *("person_id", "answered_at", "weight", "stratum", "psu", "fold", "run_date", "source_file", "failed_rules"),
+        *("model_version", "items_answered", "log_likelihood", "breakdown", "outcome", "kind", "n", "n_cases", "se"),
+        *("n_weighted", "estimate", "df", "ci_low", "ci_high", "ci_method", "deff", "presentation", "disclosure"),
+        *("reason", "malformed", "unmatched", "eligible", "fate"),
+    )
 )
 OUTCOME = re.compile(r"(?P<key>[a-z][a-z0-9_]*)_(?P<what>total|mean|ge(?P<ge>\d+)|le(?P<le>\d+))")
 
@@ -29,7 +33,7 @@ class Part(BaseModel):
 
 
 class Source(Part):
-    """Where the answers lie: each entry of `files` is a name or a glob of parts; several entries are joined by `join`."""
+    """Where the answers lie: an entry of `files` is a name or a glob of parts; several entries are joined by `join`."""
 
     format: Literal["csv", "parquet", "sas_xport", "spss_sav"]
     files: tuple[str, ...] = Field(min_length=1)
@@ -74,14 +78,14 @@ class Item(Part):
 
 
 class Scale(Part):
-    """A sum score: `bands` name the lowest total of each band, `cut` the screening rule, `prorate_up_to` missing items."""
+    """A sum score: each of `bands` starts at a total, `cut` is the screening rule; some missing items may be prorated."""
 
     key: Key
     items: tuple[Key, ...] = Field(min_length=1)
     bands: dict[str, int] = {}
     cut: Annotated[str, StringConstraints(pattern=r"^(>=|<=)\d+$")] | None = None
-    prorate_up_to: int = Field(0, ge=0)
-    multiply: int = Field(1, ge=1)
+    prorate_up_to: int = Field(default=0, ge=0)
+    multiply: int = Field(default=1, ge=1)
     positive: bool = False
     label: str = ""
     source: str
@@ -97,7 +101,7 @@ class Scale(Part):
 
 
 class Trait(Part):
-    """A latent trait measured by one scale's items; higher means more distress (items of a positive scale are flipped)."""
+    """A latent trait measured by one scale's items; higher = more distress (items of a positive scale are flipped)."""
 
     key: Key
     scale: Key
@@ -168,9 +172,9 @@ class CustomRule(Part):
 class Drift(Part):
     """Limits of change against the last accepted extract: share of rows, and total variation of an item's answers."""
 
-    row_count: float = Field(0.2, gt=0)
-    answer_share: float = Field(0.1, gt=0, le=1)
-    null_share: float = Field(0.1, gt=0, le=1)
+    row_count: float = Field(default=0.2, gt=0)
+    answer_share: float = Field(default=0.1, gt=0, le=1)
+    null_share: float = Field(default=0.1, gt=0, le=1)
 
 
 class Outcome(NamedTuple):
@@ -193,8 +197,8 @@ class Codebook(Part):
     answered_at: Column | None = None
     design: Design
     eligible: str | None = None
-    max_quarantine_share: float = Field(0.05, ge=0, le=1)
-    retrain_days: int = Field(30, ge=1)
+    max_quarantine_share: float = Field(default=0.05, ge=0, le=1)
+    retrain_days: int = Field(default=30, ge=1)
     items: tuple[Item, ...] = Field(min_length=1)
     scales: tuple[Scale, ...] = Field(min_length=1)
     traits: tuple[Trait, ...] = Field(min_length=1)
@@ -228,17 +232,15 @@ class Codebook(Part):
             types[self.answered_at] = "time"
         types |= {self.design.weight: "number", self.design.stratum: "text", self.design.psu: "text"}
         types |= {item.column: "number" for item in self.items}
-        for part in (*self.covariates, *self.cohorts):
+        parts: tuple[Covariate | Cohort, ...] = (*self.covariates, *self.cohorts)
+        for part in parts:
             types.setdefault(part.column, "number" if _holds_numbers(part) else "text")
         return types
 
 
 def _holds_numbers(part: Covariate | Cohort) -> bool:
     codes: Iterable[int | str]
-    if isinstance(part, Covariate):
-        codes = (*part.levels, *part.missing)
-    else:
-        codes = (*(part.map or ()), *part.missing)
+    codes = (*(part.levels if isinstance(part, Covariate) else part.map or ()), *part.missing)
     return all(isinstance(code, int) for code in codes)
 
 
@@ -254,6 +256,7 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
         ("outcomes", book.outcomes),
         ("rules", [r.name for r in book.rules]),
     ]
+    parts: tuple[Item | Scale | Trait | Covariate | Cohort, ...]
     parts = (*book.items, *book.scales, *book.traits, *book.covariates, *book.cohorts)
     for where, names in named:
         for name in _repeated(names):
@@ -362,7 +365,7 @@ def read_codebook(name_or_file: str) -> tuple[Codebook, str]:
     path = find_codebook(name_or_file)
     content = path.read_bytes()
     try:
-        raw = yaml.load(content.decode("utf-8"), Loader=_NoRepeats)  # noqa: S506 - a SafeLoader
+        raw = yaml.load(content.decode("utf-8"), Loader=_NoRepeats)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ContractBroken(f"codebook {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

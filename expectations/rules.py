@@ -92,7 +92,8 @@ def _rule_answers(book: Codebook) -> Iterator[Rule]:
         yield _rule_number(item.column)
         codes = (*item.levels, *item.missing)
         yield Rule(f"{item.column}_values", "in_set", item.column, "the answer is a code of the codebook", values=codes)
-    for part in (*book.covariates, *book.cohorts):
+    parts: tuple[Covariate | Cohort, ...] = (*book.covariates, *book.cohorts)
+    for part in parts:
         if isinstance(part, Covariate) and part.required:
             yield Rule(f"{part.column}_missing", "present", part.column + RAW, f"{part.key} is known")
         if types[part.column] == "number":
@@ -102,9 +103,10 @@ def _rule_answers(book: Codebook) -> Iterator[Rule]:
 
 def _rule_range(part: Covariate | Cohort, is_text: bool) -> Iterator[Rule]:
     codes = (*(part.levels if isinstance(part, Covariate) else part.map or ()), *part.missing)
-    if isinstance(part, Covariate) and part.levels or isinstance(part, Cohort) and part.map:
+    if (isinstance(part, Covariate) and part.levels) or (isinstance(part, Cohort) and part.map):
         values = tuple(str(code) for code in codes) if is_text else codes
-        yield Rule(f"{part.column}_values", "in_set", part.column, f"{part.key} is a code of the codebook", values=values)
+        meaning = f"{part.key} is a code of the codebook"
+        yield Rule(f"{part.column}_values", "in_set", part.column, meaning, values=values)
     elif isinstance(part, Covariate):
         high = LARGEST if part.max is None else part.max
         low = -LARGEST if part.min is None else part.min
@@ -142,4 +144,5 @@ def _quote(value: Value) -> str:
         case int() | float():
             return f"{float(value)!r}D"
         case str():
-            return "r'" + value + "'" if "'" not in value else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"'{escaped}'"

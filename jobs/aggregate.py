@@ -53,7 +53,7 @@ def run(job: Job) -> StageRecord:
 def measure_outcome(outcome: Outcome) -> Column:
     """The outcome of a person as a number; null where it is not known."""
     value = F.col(outcome.source)
-    if outcome.side is None:
+    if outcome.cut is None:
         return value.cast("double")
     reached = value >= outcome.cut if outcome.side == ">=" else value <= outcome.cut
     return reached.cast("double")

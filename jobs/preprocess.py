@@ -53,18 +53,15 @@ def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
 
 def code_item(item: Item) -> Column:
     """Position of the answer among the levels (counted from the top where reversed); -1 = no answer."""
-    levels = reversed(item.levels) if item.reversed else iter(item.levels)
-    return _map_values(F.col(item.column), enumerate_levels(levels)).cast("tinyint")
+    levels = reversed(item.levels) if item.reversed else item.levels
+    cases = [(F.col(item.column) == level, F.lit(position)) for position, level in enumerate(levels)]
+    return F.coalesce(choose_first(cases), F.lit(-1))
 
 
-def enumerate_levels(levels: Iterable[int]) -> list[tuple[int, Column]]:
-    return [(level, F.lit(position)) for position, level in enumerate(levels)]
-
-
-def _map_values(column: Column, cases: list[tuple[int, Column]]) -> Column:
-    """The value of the first case that fits, -1 for a missing code or nothing."""
-    coded = reduce(lambda chain, case: chain.when(column == case[0], case[1]), cases, F)
-    return coded.otherwise(F.lit(-1))  # type: ignore[union-attr]
+def choose_first(cases: Iterable[tuple[Column, Column]]) -> Column:
+    """The value of the first condition that holds, else null."""
+    (condition, value), *others = cases
+    return reduce(lambda chain, case: chain.when(*case), others, F.when(condition, value))
 
 
 def score_item(item: Item) -> Column:
@@ -87,7 +84,7 @@ def name_band(scale: Scale, total: Column) -> Column:
     if not scale.bands:
         return F.lit(None).cast("string")
     highest_first = sorted(scale.bands.items(), key=lambda band: -band[1])
-    return reduce(lambda chain, band: chain.when(total >= band[1], F.lit(band[0])), highest_first, F)  # type: ignore
+    return choose_first((total >= low, F.lit(name)) for name, low in highest_first)
 
 
 def read_covariate(book: Codebook, part: Covariate) -> Column:
@@ -105,9 +102,9 @@ def name_cohort(book: Codebook, cohort: Cohort) -> Column:
     column = F.col(cohort.column)
     if cohort.map is not None:
         as_text = book.column_types()[cohort.column] == "text"
-        cases = [(str(code) if as_text else code, label) for code, label in cohort.map.items()]
-        return reduce(lambda chain, case: chain.when(column == case[0], F.lit(case[1])), cases, F)  # type: ignore
+        codes = {str(code) if as_text else code: label for code, label in cohort.map.items()}
+        return choose_first((column == code, F.lit(label)) for code, label in codes.items())
     assert cohort.breaks is not None
     known = F.when(~column.isin(*cohort.missing), column) if cohort.missing else column
     highest_first = sorted(zip(cohort.breaks, cohort.labels, strict=True), reverse=True)
-    return reduce(lambda chain, group: chain.when(known >= group[0], F.lit(group[1])), highest_first, F)  # type: ignore
+    return choose_first((known >= low, F.lit(label)) for low, label in highest_first)

@@ -1,5 +1,6 @@
 """Stage 7: the manifest appears, all at once; what it does not name does not exist."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,14 +85,13 @@ def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> N
     target = folder / f"{night.token:08d}.json"
     scratch = night.folder / "manifest.json"
     write_atomically(scratch, json.dumps(manifest, indent=1, sort_keys=True))
-    try:
+    # It is there already where an earlier try was stopped before the catalogs were made.
+    with contextlib.suppress(FileExistsError):
         os.link(scratch, target)
-    except FileExistsError:
-        pass  # published before, and stopped before the catalogs were made
 
 
 def refresh(job: Job) -> None:
-    """Makes everything that follows from the manifests anew: history of models, catalogs, public manifest, latest report."""
+    """Makes anew what follows from the manifests: history of models, catalogs, public manifests, latest report."""
     manifests = job.lake.manifests()
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
@@ -159,4 +159,3 @@ def remove_night(night: Night) -> None:
     """Forgets a night in the making; the marker goes first, so that a half-removed one is never taken up."""
     (night.folder / "night.json").unlink(missing_ok=True)
     shutil.rmtree(night.folder, ignore_errors=True)
-

@@ -164,7 +164,7 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
 def quality_columns() -> list[ColumnSpec]:
     """What came in and where it went, rounded as the cohorts are."""
     return [
-        ColumnSpec("stage", "string", "delivered, ineligible, duplicates, quarantined, withdrawn, features", nullable=False),
+        ColumnSpec("stage", "string", "delivered, ineligible, duplicates, quarantined or features", nullable=False),
         ColumnSpec("reason", "string", "Rule that rows broke; null for the stage's total"),
         ColumnSpec("rows", "bigint", "Rows, rounded; null where suppressed", "rows"),
         ColumnSpec("disclosure", "string", "shown or suppressed", nullable=False),

@@ -173,7 +173,8 @@ def _run_expectations(
     job: Job, spark: SparkSession, judged: DataFrame, design: DataFrame, shares: Mapping[str, Any], past: Past | None
 ) -> tuple[Path, list[Verdict]]:
     psus = [(row["stratum"], None, row["count"]) for row in design.groupBy("stratum").count().collect()]
-    shifts = [(c, _total_variation(shares["answer_shares"][c], past.answer_shares[c]), None) for c in _shared(job, past)]
+    before, now = past.answer_shares if past else {}, shares["answer_shares"]
+    shifts = [(column, _total_variation(now[column], before[column]), None) for column in now if column in before]
     schema = "subject string, answer_share_shift double, psus_in_stratum bigint"
     summary = spark.createDataFrame(sorted([*psus, *shifts], key=str), schema)
     docs = job.lake.restricted / "data_docs" / f"run_date={job.run_date.isoformat()}" / f"{job.night.token:08d}"
@@ -184,10 +185,6 @@ def _run_expectations(
         (summary, build_summary_suite(job.book)),
     ]
     return docs, run_suites(batches, docs)
-
-
-def _shared(job: Job, past: Past | None) -> list[str]:
-    return [item.column for item in job.book.items if past and item.column in past.answer_shares]
 
 
 def _total_variation(left: Mapping[str, float], right: Mapping[str, float]) -> float:

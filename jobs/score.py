@@ -1,0 +1,102 @@
+"""Stage 4: a profile for every person. Spark deals out (file, row groups); rows never cross the JVM."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from jobs.job import Job
+from jobs.lake import StageRecord
+from jobs.spark import spark_session
+from jobs.tables import arrow_schema, profiles_columns
+from jobs.train import build_spec
+from model.errors import ModelError
+from model.registry import load_model
+
+# Half a million rows outweigh what a task costs; fixed, so that the output's files do not hang on the cores.
+GROUPS_PER_TASK = 8
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """Row groups of one features file, and where their profiles go."""
+
+    source: str
+    row_groups: tuple[int, ...]
+    target: str
+
+
+def run(job: Job) -> StageRecord:
+    """Raises ModelError where the model is damaged, or its spec does not fit the features (the columns are named)."""
+    trained = job.night.read("train")
+    model = job.lake.root / trained.details["folder"]
+    features = job.night.paths("preprocess", "features")
+    check_model(model, features, job)
+    scratch = job.night.scratch("score")
+    items = deal_work(features, scratch)
+    schema = arrow_schema(profiles_columns(job.book)).serialize().to_pybytes()
+    with spark_session(job.lake, "score") as spark:
+        work = spark.sparkContext.parallelize(items, len(items))
+        rows = work.map(lambda item: score_item(item, str(model), schema)).collect()
+    tables = {"profiles": job.night.adopt([Path(item.target) for item in items], "profiles")}
+    shutil.rmtree(scratch)
+    inputs = job.night.digests("preprocess", "train")
+    return StageRecord("score", inputs, tables, {"profiles": sum(rows)})
+
+
+def check_model(folder: Path, features: Sequence[Path], job: Job) -> None:
+    spec = load_model(folder).spec
+    wanted = build_spec(job.book)
+    spec.check_columns(pq.read_schema(features[0]))
+    differences = spec.compare(wanted)
+    if differences:
+        raise ModelError(
+            f"the model {folder.name} does not fit the codebook: {'; '.join(differences)}; train a new one"
+        )
+
+
+def deal_work(features: Sequence[Path], scratch: Path) -> list[WorkItem]:
+    items = []
+    for file in features:
+        groups = range(pq.read_metadata(file).num_row_groups)
+        for start in range(0, len(groups), GROUPS_PER_TASK):
+            target = scratch / f"part-{len(items):06d}.parquet"
+            items.append(WorkItem(str(file), tuple(groups[start : start + GROUPS_PER_TASK]), str(target)))
+    return items
+
+
+def score_item(item: WorkItem, model: str, schema: bytes) -> int:
+    """Scores one work item in a Spark worker; returns its rows."""
+    import pyarrow as pa
+
+    from model.scoring import score_file
+
+    scorer = load_scorer(model)
+    target = Path(item.target)
+    # A second attempt at the same item writes its own file and replaces the first's in one step.
+    attempt = target.with_suffix(f".{os_pid()}.tmp")
+    rows = score_file(scorer, item.source, item.row_groups, attempt, pa.ipc.read_schema(pa.py_buffer(schema)))
+    attempt.replace(target)
+    return rows
+
+
+def os_pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+@lru_cache(maxsize=1)
+def load_scorer(model: str):  # type: ignore[no-untyped-def]
+    """The scorer, once a worker; frozen out of the garbage collection that runs after every task."""
+    import gc
+
+    from model.scoring import Scorer
+
+    scorer = Scorer.load(Path(model))
+    gc.collect()
+    gc.freeze()
+    return scorer

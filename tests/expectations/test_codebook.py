@@ -1,0 +1,117 @@
+"""Codebooks: the shipped ones read, and each mistake is named with its file, its key and the reason."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from expectations.codebook import SHIPPED, Codebook, read_codebook
+from expectations.errors import ContractBroken
+
+SMALL = """
+codebook: small
+version: 1
+title: Two questions
+source: {format: csv, files: [small.csv]}
+person_id: id
+answered_at: day
+design: {weight: w, stratum: s, psu: p}
+items:
+  - {key: a, column: A, levels: [0, 1, 2], missing: [9]}
+  - {key: b, column: B, levels: [0, 1, 2]}
+scales:
+  - {key: ab, items: [a, b], bands: {low: 0, high: 3}, cut: ">=3", source: made up}
+traits:
+  - {key: mood, scale: ab}
+cohorts:
+  - {key: sex, column: sex, map: {1: men, 2: women}}
+  - {key: age_band, column: age, breaks: [18, 40], labels: [young, old]}
+breakdowns: [[], [sex], [sex, age_band]]
+outcomes: [ab_total, ab_ge3, mood_mean]
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    file = folder / "book.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SHIPPED.glob("*.yaml")])
+def test_shipped_codebooks_read(name: str) -> None:
+    book, digest = read_codebook(name)
+    assert book.codebook == name
+    assert len(digest) == 64
+
+
+def test_a_codebook_is_frozen() -> None:
+    book = Codebook.model_validate(yaml.safe_load(SMALL))
+    with pytest.raises(ValidationError):
+        book.version = 2  # type: ignore[misc]
+
+
+def test_columns_are_listed_once_with_their_types() -> None:
+    book = Codebook.model_validate(yaml.safe_load(SMALL))
+    assert book.column_types() == {
+        "id": "text",
+        "day": "time",
+        "w": "number",
+        "s": "text",
+        "p": "text",
+        "A": "number",
+        "B": "number",
+        "sex": "number",
+        "age": "number",
+    }
+
+
+MISTAKES = [
+    ("{key: b, column: B, levels: [0, 1, 2]}", "{key: a, column: B, levels: [0, 1, 2]}", "items: a stands there twice"),
+    ("{key: b, column: B,", "{key: b, column: A,", "items: column: A stands there twice"),
+    ("items: [a, b],", "items: [a, z],", "scales: ab names the unknown item z"),
+    ("items: [a, b],", "items: [a, a],", "scales: ab names the item a twice"),
+    ("breaks: [18, 40]", "breaks: [18, 18]", "`breaks` overlap"),
+    ("breaks: [18, 40]", "breaks: [40, 18]", "`breaks` overlap"),
+    ("labels: [young, old]", "labels: [young]", "2 `breaks` need as many `labels`, not 1"),
+    ("labels: [young, old]", "labels: [old, old]", "two groups have the same label"),
+    ("bands: {low: 0, high: 3}", "bands: {low: 3, high: 0}", "`bands` overlap"),
+    ("bands: {low: 0, high: 3}", "bands: {low: 1, high: 3}", "bands must start at 0"),
+    ("scale: ab}", "scale: xy}", "traits: mood names the unknown scale xy"),
+    ("[sex, age_band]]", "[sex, region]]", "breakdowns: unknown cohort region"),
+    ("[sex, age_band]]", "[sex, age_band], [age_band, sex]]", "breakdowns: age_band*sex stands there twice"),
+    ("ab_ge3", "cd_ge3", "outcomes: cd_ge3 is neither"),
+    ("missing: [9]", "missing: [2]", "items[0] (a): a code stands in both `levels` and `missing`"),
+    ("levels: [0, 1, 2], missing", "levels: [0, 2, 1], missing", "items[0] (a): `levels` must rise"),
+    ("key: mood", "key: sex", "key sex: used by two parts"),
+    ("key: mood", "key: weight", "key weight: reserved"),
+    ("psu: p}", "psu: p, nested: true}", "design.nested: Extra inputs are not permitted"),
+    ("version: 1", "version: one", "version: "),
+    ("person_id: id\n", "person_id: id\nperson_id: id2\n", "the key 'person_id' stands twice"),
+    ("files: [small.csv]", "files: [small.csv, more.csv]", "several files need `join`"),
+    ("files: [small.csv]", "files: [a.csv, b.csv], join: w", "source.join: must be the person_id column id"),
+    ("source: made up}", "}", "scales[0] (ab).source: Field required"),
+    ("title: Two questions", "title: [", "not readable YAML"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "reason"), MISTAKES, ids=[m[2] for m in MISTAKES])
+def test_a_mistake_is_named(tmp_path: Path, right: str, wrong: str, reason: str) -> None:
+    assert right in SMALL
+    with pytest.raises(ContractBroken) as caught:
+        read_codebook(write(tmp_path, SMALL.replace(right, wrong)))
+    assert reason in str(caught.value)
+    assert "book.yaml" in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = SMALL.replace("[a, b]", "[a, z]").replace("ab_ge3", "ab_gt3")
+    with pytest.raises(ContractBroken) as caught:
+        read_codebook(write(tmp_path, text))
+    assert "unknown item z" in str(caught.value)
+    assert "ab_gt3" in str(caught.value)
+
+
+def test_an_unknown_codebook_names_the_shipped_ones() -> None:
+    with pytest.raises(ContractBroken, match="demo_population, nhanes_2017_2018"):
+        read_codebook("no_such_codebook")
