@@ -132,8 +132,20 @@ def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
 
 
 def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]], bool]:
-    """Whether cells that are hidden together would show a redacted count as their sum."""
-    return lambda cells: sum(sizes[i] for i in cells) <= profile.redact_up_to
+    """Whether the sum of cells that are hidden together would narrow a redacted count down.
+
+    A redacted count is known to be small and a neighbour's not to be; beyond that, it must stay possible that the
+    redacted count is as large as redacted counts can be, and there must be more than one way to reach the sum.
+    """
+    most, least = profile.redact_up_to, 0 if profile.zero == "suppressed" else 1
+
+    def is_small(cells: list[int]) -> bool:
+        small = [sizes[i] for i in cells if sizes[i] <= most]
+        large = [sizes[i] for i in cells if sizes[i] > most]
+        slack = sum(small) - least * len(small) + sum(large) - (most + 1) * len(large)
+        return slack < most - least or (not large and sum(small) == most * len(small))
+
+    return is_small
 
 
 def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list[int]], bool]:
@@ -166,7 +178,7 @@ def _round_figures(figures: Estimate, profile: Profile) -> Estimate:
     if not figures.n or figures.n_weighted is None:
         return replace(figures, n_cases=None, deff=None)
     n = round_count(figures.n, profile)
-    n_weighted = round_digits(figures.n_weighted * n / figures.n, WEIGHTED_DIGITS)
+    n_weighted = round_digits(_settle(figures.n_weighted * n / figures.n), WEIGHTED_DIGITS)
     rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None)
     if figures.estimate is None or figures.se is None or figures.df is None:
         return rounded
@@ -176,7 +188,7 @@ def _round_figures(figures: Estimate, profile: Profile) -> Estimate:
         bounds = t_interval(mean, se, figures.df) if figures.df > 0 else None
         return _set_bounds(replace(rounded, estimate=mean, se=se), bounds, MEAN_DECIMALS)
     scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
-    p = round(min(1.0, figures.estimate * scale * figures.n / n), profile.proportion_decimals)
+    p = round(_settle(min(1.0, figures.estimate * scale * figures.n / n)), profile.proportion_decimals)
     bounds = korn_graubard(p, se, n, figures.df) if figures.df > 0 else None
     return _set_bounds(replace(rounded, estimate=p, se=se), bounds, profile.proportion_decimals)
 
@@ -186,6 +198,11 @@ def _set_bounds(figures: Estimate, bounds: Interval | None, decimals: int) -> Es
     if bounds is None:
         return replace(figures, ci_low=None, ci_high=None, ci_method=None)
     return replace(figures, ci_low=round(bounds[0], decimals) + 0.0, ci_high=round(bounds[1], decimals) + 0.0)
+
+
+def _settle(value: float) -> float:
+    """Without the last digits, in which the exact counts could still decide how a tie is rounded."""
+    return round_digits(value, 12)
 
 
 def round_digits(value: float, digits: int) -> float:

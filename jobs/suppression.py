@@ -73,9 +73,11 @@ def _first_telling_line(
     guarded: set[int],
     is_small: Callable[[list[int]], bool],
 ) -> int | None:
+    known = {line.total for line in lines if not gone.intersection(line.parts)}
+    known.update(i for i in range(len(sizes)) if i not in gone)
     for line in lines:
         missing = [i for i in line.parts if i in gone]
-        total_known = line.total < len(sizes) and line.total not in gone
+        total_known = line.total in known
         alone = len(missing) == 1 if total_known else not missing and line.total in guarded
         together = total_known and missing and is_small(missing)
         if (alone or together) and guarded & {line.total, *missing}:
