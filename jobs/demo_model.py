@@ -18,6 +18,7 @@ POPULATION = 50_000_000
 COUNTRY_SEED = 20_000  # The country is the same for every sample's seed, so that nights can be compared.
 PEOPLE_PER_PSU, FEWEST_PSUS, MOST_PSUS = 40, 2, 24
 PSU_SD, PSU_SIZE_SD = 0.15, 0.4
+GOLDEN_RATIO = 0.6180339887498949
 
 TRAITS = ("depression", "anxiety", "stress", "low_wellbeing")
 # Given everything else; the residual standard deviation of each trait is 1.
@@ -57,6 +58,8 @@ EMPLOYMENT_SHARE = np.array(  # employed, unemployed, not in labour force: a row
 )
 INCOME_LOG_MEAN, INCOME_LOG_SD = 10.2, 0.55
 
+# The population's mean of each trait is then about 0, and its standard deviation little more than 1.
+BASELINE = (-0.30, -0.27, -0.20, -0.20)
 # What a cohort adds to the mean of each trait, in the order of TRAITS.
 EFFECTS: dict[str, dict[int | str, tuple[float, float, float, float]]] = {
     "sex": {1: (0, 0, 0, 0), 2: (0.20, 0.30, 0.20, 0.10)},
@@ -137,7 +140,7 @@ def build_country(people: int) -> Country:
     """Strata are settlements within regions; small ones are sampled more densely, and PSUs of a stratum equally.
 
     A PSU's weight is the population that it stands for over its expected sample, so that the weights sum to POPULATION.
-    Larger PSUs have larger effects: with equal takes, estimates without the weights are wrong.
+    People of small PSUs are worse off: with equal takes, estimates without the weights are wrong.
     """
     rng = np.random.default_rng(COUNTRY_SEED)
     strata = [(r, s, a * b) for r, a in REGION_SHARE.items() for s, b in SETTLEMENT_SHARE.items()]
@@ -146,7 +149,7 @@ def build_country(people: int) -> Country:
     psus = np.clip(np.round(people * allocation / PEOPLE_PER_PSU), FEWEST_PSUS, MOST_PSUS).astype(int)
     # Drawn for the most PSUs possible: a smaller sample visits the first of the same.
     log_size = rng.normal(size=(len(strata), MOST_PSUS))
-    effect = PSU_SD * (0.8 * rng.normal(size=log_size.shape) + 0.6 * log_size)
+    effect = PSU_SD * (0.8 * rng.normal(size=log_size.shape) - 0.6 * log_size)
     numbers = 1001 + rng.permutation(log_size.size).reshape(log_size.shape)
     stratum = np.repeat(np.arange(len(strata)), psus)
     position = np.concatenate([np.arange(n) for n in psus])
@@ -162,6 +165,13 @@ def build_country(people: int) -> Country:
         weight=POPULATION * share[stratum] * size_share / (people * sample_share),
         effect=effect[stratum, position],
     )
+
+
+def spread_over_units(country: Country, index: Ints) -> Ints:
+    """The PSU of each person: a low-discrepancy sequence, so that every PSU gets its share of any stretch of people."""
+    edges = country.sample_share.cumsum() / country.sample_share.sum()
+    unit: Ints = np.searchsorted(edges[:-1], (index + 0.5) * GOLDEN_RATIO % 1, side="right")
+    return unit
 
 
 def draw_people(country: Country, unit: Ints, rng: np.random.Generator) -> tuple[Columns, Floats]:
@@ -192,7 +202,7 @@ def draw_people(country: Country, unit: Ints, rng: np.random.Generator) -> tuple
     }
     keys = {**people, "age_group": AGE_STARTS[group], "region": country.region[unit]}
     traits = rng.normal(size=(n, len(TRAITS))) @ np.linalg.cholesky(RESIDUAL_CORRELATIONS).T
-    traits += country.effect[unit][:, None] + standard_income(income_log)[:, None] * np.array(INCOME_EFFECT)
+    traits += BASELINE + country.effect[unit][:, None] + standard_income(income_log)[:, None] * np.array(INCOME_EFFECT)
     for name, levels in EFFECTS.items():
         for level, effect in levels.items():
             traits[keys[name] == level] += effect
@@ -222,6 +232,7 @@ def describe_truth(country: Country) -> dict[str, Any]:
     return {
         "traits": TRAITS,
         "residual_correlations": RESIDUAL_CORRELATIONS.tolist(),
+        "baseline": BASELINE,
         "effects": EFFECTS,
         "income_effect": {"per_sd": INCOME_EFFECT, "mean": INCOME_LOG_MEAN, "sd": INCOME_LOG_SD},
         "psu_effects": dict(zip(country.psu.tolist(), country.effect.round(6).tolist(), strict=True)),
