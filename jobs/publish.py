@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from datetime import date
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +14,7 @@ from jobs.disclosure import redact_count
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, write_atomically
+from jobs.promotions import list_promotions
 
 NEEDED = ORDER[:-1]
 
@@ -102,22 +102,6 @@ def refresh(job: Job) -> None:
         _write_public_manifest(job.lake, manifest)
     report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
     write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes())
-
-
-def list_promotions(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Which model was in force from which run date on."""
-    history: list[dict[str, Any]] = []
-    for manifest in manifests:
-        model = manifest["model"]["model_version"]
-        if not history or history[-1]["model_version"] != model:
-            history.append({"from_run_date": manifest["run_date"], "model_version": model})
-    return history
-
-
-def find_model(lake: Lake, run_date: date) -> dict[str, Any] | None:
-    """The `train` details of the model in force at the date, None before the first."""
-    nights = [m for m in lake.manifests() if m["run_date"] <= run_date.isoformat()]
-    return dict(nights[-1]["model"]) if nights else None
 
 
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:

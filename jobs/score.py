@@ -1,5 +1,6 @@
 """Stage 4: a profile for every person. Spark deals out (file, row groups); rows never cross the JVM."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from expectations.codebook import Codebook
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.spark import spark_session
@@ -15,6 +17,7 @@ from jobs.tables import arrow_schema, profiles_columns
 from jobs.train import build_spec
 from model.errors import ModelError
 from model.registry import load_model
+from model.spec import compare_specs
 
 # Half a million rows outweigh what a task costs; fixed, so that the output's files do not hang on the cores.
 GROUPS_PER_TASK = 8
@@ -34,7 +37,7 @@ def run(job: Job) -> StageRecord:
     trained = job.night.read("train")
     model = job.lake.root / trained.details["folder"]
     features = job.night.paths("preprocess", "features")
-    check_model(model, features, job)
+    check_model(model, features, job.book)
     scratch = job.night.scratch("score")
     items = deal_work(features, scratch)
     schema = arrow_schema(profiles_columns(job.book)).serialize().to_pybytes()
@@ -47,15 +50,13 @@ def run(job: Job) -> StageRecord:
     return StageRecord("score", inputs, tables, {"profiles": sum(rows)})
 
 
-def check_model(folder: Path, features: Sequence[Path], job: Job) -> None:
+def check_model(folder: Path, features: Sequence[Path], book: Codebook) -> None:
+    """Raises ModelError where the model is damaged or made for other columns, naming those that differ."""
     spec = load_model(folder).spec
-    wanted = build_spec(job.book)
     spec.check_columns(pq.read_schema(features[0]))
-    differences = spec.compare(wanted)
+    differences = compare_specs(spec, build_spec(book))
     if differences:
-        raise ModelError(
-            f"the model {folder.name} does not fit the codebook: {'; '.join(differences)}; train a new one"
-        )
+        raise ModelError(f"the model {folder.name} does not fit the codebook ({'; '.join(differences)}): retrain it")
 
 
 def deal_work(features: Sequence[Path], scratch: Path) -> list[WorkItem]:
@@ -74,19 +75,13 @@ def score_item(item: WorkItem, model: str, schema: bytes) -> int:
 
     from model.scoring import score_file
 
-    scorer = load_scorer(model)
     target = Path(item.target)
-    # A second attempt at the same item writes its own file and replaces the first's in one step.
-    attempt = target.with_suffix(f".{os_pid()}.tmp")
-    rows = score_file(scorer, item.source, item.row_groups, attempt, pa.ipc.read_schema(pa.py_buffer(schema)))
+    # A second attempt at the same item writes a file of its own and replaces the first's in one step.
+    attempt = target.with_suffix(f".{os.getpid()}")
+    columns = pa.ipc.read_schema(pa.py_buffer(schema))
+    rows = score_file(load_scorer(model), Path(item.source), attempt, columns, item.row_groups)
     attempt.replace(target)
     return rows
-
-
-def os_pid() -> int:
-    import os
-
-    return os.getpid()
 
 
 @lru_cache(maxsize=1)

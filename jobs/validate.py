@@ -205,7 +205,10 @@ def _word_warnings(book: Codebook, new_columns: tuple[str, ...], verdicts: list[
         "answer_shares": f"answers of an item have shifted by more than {book.drift.answer_share:.0%} since the last",
         "lonely_psu": f"a stratum has one PSU; variance by `{book.design.lonely_psu}`",
     }
-    warnings = [{"rule": "new_column", "message": f"column {name} is not in the codebook"} for name in new_columns]
+    warnings = []
+    if new_columns:
+        message = f"{len(new_columns)} delivered columns are not in the codebook and were left out"
+        warnings.append({"rule": "new_columns", "message": message})
     for verdict in verdicts:
         if verdict.severity == "info" and not verdict.success:
             message = words.get(verdict.rule, f"{verdict.unexpected:,} rows")
