@@ -124,7 +124,7 @@ $(STAMP):
 	    "$$python" -m venv .venv
 	fi
 	rm -f .venv/.set-up-*
-	pip="python -m pip --quiet --no-input --disable-pip-version-check install"
+	pip="python -m pip -qq --no-input --disable-pip-version-check install"
 	echo "   1/3 $(TORCH)"; $$pip $(TORCH)
 	echo "   2/3 requirements.lock"; $$pip --no-deps -r requirements.lock
 	echo "   3/3 mindcensus"; $$pip --no-deps --no-build-isolation -e .
