@@ -153,8 +153,11 @@ def _resolve_files(paths: Sequence[str], storage_options: dict[str, Any]) -> tup
         raise ModelError("The files lie on several filesystems: read them from one.")
     files, urls = zip(*sorted(zip(stripped, paths, strict=True)), strict=True)
     # Petastorm takes a bare path for a local one and any other file by its URL.
-    local = isinstance(filesystems[0], LocalFileSystem)
-    return filesystems[0], list(files), list(files if local else urls)
+    if isinstance(filesystems[0], LocalFileSystem):
+        return filesystems[0], list(files), list(files)
+    # It loses the empty host of scheme:///path, save for HDFS, which it knows by name.
+    urls = tuple(url if url.startswith("hdfs:") else url.replace(":///", "://", 1) for url in urls)
+    return filesystems[0], list(files), list(urls)
 
 
 def _compare_schemas(first: pa.Schema, other: pa.Schema) -> list[str]:

@@ -292,6 +292,7 @@ def test_a_filesystem_of_fsspec(files: list[str]) -> None:
     urls = [f"memory://lake/features/run_date=2020-01-01/{i}.parquet" for i in range(3)]
     try:
         assert read_epochs(urls, 2) == read_epochs(files, 2)
+        assert len(read_numbers([url.replace("//", "///", 1) for url in urls])) == 300
     finally:
         memory.rm("/lake", recursive=True)
 
