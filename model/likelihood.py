@@ -1,0 +1,161 @@
+"""Graded response items: the ordinal likelihood of answers given the traits.
+
+Samejima (1969): P(Y >= k | theta) = sigmoid(a theta - b_k), with a > 0 and b_1 < b_2 < ... < b_{K-1}.
+Every item loads on its one trait; an item without a trait has thresholds only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.spec import FeatureSpec
+
+FIRST_DISCRIMINATION = 1.5
+MIN_GAP = 1e-3  # keeps the probability of a category above zero
+OPEN_EDGE = 1e4  # stands for infinity at both ends: sigmoid is exactly 0 or 1 there, and gradients stay finite
+PSEUDO_COUNT = 0.5  # spread over an item's categories, so that an unseen one has a probability
+NODES = 21  # Gauss-Hermite nodes over a posterior's margin
+LOGISTIC_NORMAL = (16 * math.sqrt(3) / (15 * math.pi)) ** 2  # logit-normal integral: logit / sqrt(1 + c a^2)
+
+
+def to_categories(codes: Tensor, spec: FeatureSpec) -> Tensor:
+    """Codes (rows, items) as int64 categories: flipped items turned round, -1 kept."""
+    last = torch.tensor([len(item.levels) - 1 for item in spec.items])
+    flipped = torch.tensor([item.flipped for item in spec.items])
+    codes = codes.long()
+    return torch.where((codes >= 0) & flipped, last - codes, codes)
+
+
+def smooth_margins(counts: npt.NDArray[np.float64], spec: FeatureSpec) -> npt.NDArray[np.float64]:
+    """Category probabilities (items, most categories) from weighted counts; zero beyond an item's last category."""
+    sizes = np.array([len(item.levels) for item in spec.items])
+    exists = np.arange(counts.shape[1]) < sizes[:, None]
+    smoothed = np.where(exists, counts + PSEUDO_COUNT / sizes[:, None], 0.0)
+    return np.asarray(smoothed / smoothed.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
+class GradedItems(nn.Module):
+    """All items of a spec. Shapes: B people, T traits, J items, K the most categories of an item."""
+
+    loads: Tensor
+    shared: Tensor
+    sizes: Tensor
+    category_scores: Tensor
+
+    def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None) -> None:
+        super().__init__()
+        sizes = torch.tensor([len(item.levels) for item in spec.items])
+        self.most = int(sizes.max())
+        self.register_buffer("sizes", sizes, persistent=False)
+        self.register_buffer("loads", _loading_pattern(spec), persistent=False)
+        self.register_buffer("shared", _shared_discriminations(spec), persistent=False)
+        self.register_buffer("category_scores", _category_scores(spec, self.most), persistent=False)
+        if margins is None:
+            margins = smooth_margins(np.zeros((len(spec.items), self.most)), spec)
+        first, gaps = self._start_from_margins(margins)
+        count = int(self.shared.max()) + 1
+        self.log_discrimination = nn.Parameter(torch.full((count,), math.log(FIRST_DISCRIMINATION)))
+        self.first_threshold = nn.Parameter(first)
+        self.raw_gaps = nn.Parameter(gaps)
+
+    def _start_from_margins(self, margins: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Thresholds whose probabilities, averaged over a standard normal trait, are about the margins."""
+        at_least = np.cumsum(margins[:, ::-1], axis=1)[:, ::-1][:, 1:].clip(1e-6, 1 - 1e-6)
+        loaded = self.loads.sum(dim=0).numpy()
+        stretch = np.sqrt(1 + LOGISTIC_NORMAL * (FIRST_DISCRIMINATION * loaded) ** 2)
+        thresholds = (np.log1p(-at_least) - np.log(at_least)) * stretch[:, None]
+        gaps = np.diff(thresholds, axis=1).clip(2 * MIN_GAP) - MIN_GAP
+        raw = gaps + np.log(-np.expm1(-gaps))  # inverse of softplus
+        return torch.tensor(thresholds[:, 0], dtype=torch.float32), torch.tensor(raw, dtype=torch.float32)
+
+    def discriminations(self) -> Tensor:
+        """Slopes (T, J): positive where an item loads on the trait, else zero."""
+        return self.loads * self.log_discrimination.exp()[self.shared]
+
+    def edges(self) -> Tensor:
+        """Thresholds with open ends (J, K+1): category y of an item lies between edges y and y+1."""
+        gaps = F.softplus(self.raw_gaps) + MIN_GAP
+        inner = torch.cat([self.first_threshold[:, None], gaps], dim=1).cumsum(dim=1)
+        beyond = torch.arange(1, self.most) >= self.sizes[:, None]
+        inner = inner.masked_fill(beyond, OPEN_EDGE)
+        ends = torch.full((len(self.sizes), 1), OPEN_EDGE)
+        return torch.cat([-ends, inner, ends], dim=1)
+
+    def log_prob(self, theta: Tensor, categories: Tensor) -> Tensor:
+        """Log probability of each answer (..., B, J) at traits `theta` (..., B, T); zero where there is no answer.
+
+        log(sigmoid(u) - sigmoid(v)) = log sigmoid(u) + log sigmoid(-v) + log(1 - exp(v - u)), and u - v is a
+        gap between thresholds, free of theta: no cancellation, and two sigmoids an answer.
+        """
+        lower, upper, log_gap = self.gather_edges(categories)
+        slopes = theta @ self.discriminations()
+        log_prob = F.logsigmoid(slopes - lower) + F.logsigmoid(upper - slopes) + log_gap
+        return log_prob * (categories >= 0)
+
+    def gather_edges(self, categories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lower edge, upper edge and log(1 - exp(-gap)) of each answer's category, each (B, J)."""
+        edges = self.edges()
+        exists = torch.arange(self.most) < self.sizes[:, None]
+        gap = torch.where(exists, edges[:, 1:] - edges[:, :-1], 1.0)
+        table = torch.stack([edges[:, :-1], edges[:, 1:], torch.log(-torch.expm1(-gap))], dim=-1)
+        rows = categories.clamp(min=0) + self.most * torch.arange(len(self.sizes))
+        lower, upper, log_gap = F.embedding(rows, table.flatten(0, 1)).unbind(-1)
+        return lower, upper, log_gap
+
+    def probabilities(self, theta: Tensor) -> Tensor:
+        """Probability of every category (..., J, K) at traits (..., T); zero beyond an item's last category."""
+        slopes = (theta @ self.discriminations())[..., None]
+        below = torch.sigmoid(self.edges() - slopes)
+        return below[..., 1:] - below[..., :-1]
+
+    def scores(self, categories: Tensor) -> Tensor:
+        """Score of each answer (B, J), in the scale's own direction; meaningless where there is none."""
+        rows = categories.clamp(min=0) + self.most * torch.arange(len(self.sizes))
+        return self.category_scores.flatten()[rows]
+
+    def expect_over_normal(self, mean: Tensor, sd: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """E of each answer's log probability (B, J; zero where missing) and of each item's score (B, J).
+
+        Traits have normal margins of `mean` and `sd` (B, T). An item loads on one trait, so one-dimensional
+        Gauss-Hermite quadrature is all it takes. Scores are in the scale's own direction.
+        """
+        points, masses = np.polynomial.hermite_e.hermegauss(NODES)
+        discriminations, edges = self.discriminations(), self.edges()
+        lower, upper, log_gap = self.gather_edges(categories)
+        middle, spread = mean @ discriminations, sd @ discriminations
+        steps = self.category_scores.diff(dim=1)
+        log_prob = log_gap.clone()
+        score = self.category_scores[:, 0].expand(categories.shape).clone()
+        for point, mass in zip(points.tolist(), (masses / masses.sum()).tolist(), strict=True):
+            slopes = middle + point * spread
+            log_prob += mass * (F.logsigmoid(slopes - lower) + F.logsigmoid(upper - slopes))
+            for k in range(1, self.most):
+                score += mass * steps[:, k - 1] * torch.sigmoid(slopes - edges[:, k])
+        return log_prob * (categories >= 0), score
+
+
+def _loading_pattern(spec: FeatureSpec) -> Tensor:
+    """(T, J), 1 where the item loads on the trait."""
+    rows = [[float(item.trait == trait.key) for item in spec.items] for trait in spec.traits]
+    return torch.tensor(rows).reshape(len(spec.traits), len(spec.items))
+
+
+def _shared_discriminations(spec: FeatureSpec) -> Tensor:
+    """Index of each item's discrimination parameter: the two items of a two-item trait share one."""
+    sizes = Counter(item.trait for item in spec.items)
+    index: dict[str, int] = {}
+    owners = [item.trait if item.trait and sizes[item.trait] == 2 else f"item {item.key}" for item in spec.items]
+    return torch.tensor([index.setdefault(owner, len(index)) for owner in owners])
+
+
+def _category_scores(spec: FeatureSpec, most: int) -> Tensor:
+    """Scores of the categories (J, K); an item's last score is repeated beyond its last category."""
+    scores = [list(reversed(item.levels)) if item.flipped else list(item.levels) for item in spec.items]
+    return torch.tensor([[float(v) for v in row + row[-1:] * (most - len(row))] for row in scores])

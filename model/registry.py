@@ -1,0 +1,126 @@
+"""A model on disk: a folder of plain files, each with its sha256; nothing in it is executed when it is read."""
+
+import hashlib
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from model.errors import ModelError
+from model.network import HIDDEN, ProfileNetwork
+from model.norms import Norms
+from model.spec import FeatureSpec
+from model.training import TrainingResult
+
+FORMAT_VERSION = 1
+ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
+INDEX = "model.json"
+WEIGHTS, SPEC, REPORT, NORMS = "weights.safetensors", "spec.json", "training_report.json", "norms.json"
+WORST_LOSS = 0.01  # nats per answer that a new model may lose against the champion
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was read and found whole."""
+
+    model_version: str
+    network: ProfileNetwork
+    norms: Norms
+    report: dict[str, Any]
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return self.network.spec
+
+
+def save_model(folder: Path, result: TrainingResult, model_version: str) -> None:
+    """Write the model beside `folder` and rename it there. Raises ModelError if the folder exists already."""
+    if folder.exists():
+        raise ModelError(f"{folder} exists already: a model is written once. Choose another folder.")
+    weights = {name: tensor.contiguous() for name, tensor in result.network.state_dict().items()}
+    files = {
+        WEIGHTS: safetensors.torch.save(weights),
+        SPEC: _encode(result.network.spec.to_json()),
+        REPORT: _encode(result.report),
+        NORMS: _encode(result.norms.to_json()),
+    }
+    index = {
+        "format_version": FORMAT_VERSION,
+        "model_version": model_version,
+        "architecture": ARCHITECTURE,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, data in {**files, INDEX: _encode(index)}.items():
+        (temporary / name).write_bytes(data)
+    temporary.rename(folder)
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model. Raises ModelError naming the file that is missing, damaged or of another format."""
+    index = _decode(folder / INDEX, _read_file(folder / INDEX))
+    if index.get("format_version") != FORMAT_VERSION or index.get("architecture") != ARCHITECTURE:
+        raise ModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
+    data = {name: _read_file(folder / name) for name in (WEIGHTS, SPEC, REPORT, NORMS)}
+    for name, content in data.items():
+        if hashlib.sha256(content).hexdigest() != index.get("files", {}).get(name):
+            raise ModelError(f"{folder / name} is damaged: its sha256 is not the one in {INDEX}. Restore the model.")
+    network = ProfileNetwork(FeatureSpec.from_json(_decode(folder / SPEC, data[SPEC])))
+    try:
+        network.load_state_dict(safetensors.torch.load(data[WEIGHTS]))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS} does not hold the weights that {SPEC} asks for.") from error
+    return Model(
+        model_version=index["model_version"],
+        network=network.eval().requires_grad_(False),
+        norms=Norms.from_json(_decode(folder / NORMS, data[NORMS])),
+        report=_decode(folder / REPORT, data[REPORT]),
+    )
+
+
+def promotable(report: dict[str, Any], champion_per_answer: float | None = None) -> list[str]:
+    """Reasons against putting the model of this training report in force; empty when there are none.
+
+    `champion_per_answer` is the champion's `elbo_per_answer` on the same held-out people, where there is a champion.
+    """
+    figures = report["validation"]
+    if wrong := sorted(name for name, figure in figures.items() if not math.isfinite(figure)):
+        return [f"not a number: {', '.join(wrong)}"]
+    cost, margins = figures["elbo_per_answer"], figures["margins_per_answer"]
+    reasons = []
+    if cost >= margins:
+        reasons.append(f"{cost:.4f} nats per held-out answer, no better than the items' margins alone ({margins:.4f})")
+    if champion_per_answer is not None and not cost <= champion_per_answer + WORST_LOSS:
+        reasons.append(
+            f"{cost:.4f} nats per held-out answer, worse than the champion ({champion_per_answer:.4f}) by more than "
+            f"{WORST_LOSS}"
+        )
+    return reasons
+
+
+def _encode(data: dict[str, Any]) -> bytes:
+    return (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _decode(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        decoded = json.loads(data)
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged: it is no JSON. Restore the model.") from error
+    if not isinstance(decoded, dict):
+        raise ModelError(f"{path} is damaged: it is no JSON object. Restore the model.")
+    return decoded
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}. Restore the model.") from error

@@ -1,0 +1,130 @@
+"""Score people: a profile for every row of an Arrow batch, the same bits whoever stands beside them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.errors import ModelError
+from model.inputs import open_parquet, read_codes
+from model.network import kl_to_prior
+from model.registry import Model, load_model
+from model.spec import MISSING
+from model.threads import fix_threads
+
+BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
+
+Columns = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Profiles by one model. `scale_weights` (J, S): what an item's score adds to each scale's total."""
+
+    model: Model
+    scale_weights: Tensor
+
+    @staticmethod
+    def load(folder: Path) -> "Scorer":
+        """Raises ModelError as `load_model` does."""
+        model = load_model(folder)
+        rows = [[scale.multiply * (key in scale.items) for scale in model.spec.scales] for key in model.spec.columns]
+        return Scorer(model, torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(model.spec.scales)))
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Names and types of the columns that `score` gives, in order."""
+        spec = self.model.spec
+        fields = [pa.field("model_version", pa.string())]
+        for trait in spec.traits:
+            fields += [pa.field(f"{trait.key}_{part}", pa.float32()) for part in ("mean", "sd", "percentile")]
+        fields += [pa.field(f"{scale.key}_expected", pa.float32()) for scale in spec.scales]
+        return pa.schema([*fields, pa.field("items_answered", pa.int16()), pa.field("log_likelihood", pa.float32())])
+
+    def score(self, batch: pa.RecordBatch | pa.Table) -> pa.Table:
+        """Profiles of a batch that has the model's item columns, in the batch's order.
+
+        `<trait>_mean` and `_sd` are of the posterior, in units of the trait's sd in the population; `_percentile`
+        is by the model's norms (null for someone who answered nothing, who gets the prior: mean 0, sd 1).
+        `<scale>_expected` is the total with answered items as answered and the others' expectation under the
+        posterior. `log_likelihood` is the evidence lower bound in nats, never above the true log-likelihood.
+        Raises ModelError for columns that do not fit.
+        """
+        codes = read_codes(batch, self.model.spec)
+        answered = (codes != MISSING).sum(axis=1).astype(np.int16)
+        with fix_threads(1):
+            blocks = [self._score_block(codes[start : start + BLOCK]) for start in range(0, len(codes), BLOCK)]
+        merged = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
+        arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in merged.items()}
+        for trait in self.model.spec.traits:
+            if f"{trait.key}_mean" in merged:
+                ranks = self.model.norms.rank(trait.key, merged[f"{trait.key}_mean"])
+                arrays[f"{trait.key}_percentile"] = pa.array(ranks, mask=answered == 0)
+        arrays["model_version"] = pa.repeat(self.model.model_version, len(codes))
+        arrays["items_answered"] = pa.array(answered)
+        return pa.table([arrays.get(field.name, pa.array([], field.type)) for field in self.columns], self.columns)
+
+    @torch.no_grad()
+    def _score_block(self, codes: npt.NDArray[np.int8]) -> Columns:
+        """Float columns of up to BLOCK rows."""
+        network, rows = self.model.network, len(codes)
+        categories = network.categories(F.pad(torch.from_numpy(codes), (0, 0, 0, BLOCK - rows), value=MISSING))
+        answered = categories >= 0
+        posterior = network.posterior(categories)
+        sd = posterior.sd()
+        log_prob, expected = network.items.expect_over_normal(posterior.mean, sd, categories)
+        bound = log_prob.sum(dim=1) - kl_to_prior(posterior, network.prior_factor())
+        scores = torch.where(answered, network.items.scores(categories), expected)
+        totals = scores @ self.scale_weights
+        columns = {"log_likelihood": torch.where(answered.any(dim=1), bound, 0.0)}
+        for position, trait in enumerate(network.spec.traits):
+            columns[f"{trait.key}_mean"] = posterior.mean[:, position]
+            columns[f"{trait.key}_sd"] = sd[:, position]
+        for position, scale in enumerate(network.spec.scales):
+            columns[f"{scale.key}_expected"] = totals[:, position]
+        return {name: column[:rows].numpy() for name, column in columns.items()}
+
+
+def score_file(
+    scorer: Scorer, features: Path, profiles: Path, schema: pa.Schema, row_groups: Sequence[int] | None = None
+) -> int:
+    """Score a feature file's row groups (all by default) into a new Parquet file; returns its rows.
+
+    `schema` names the columns to write, with their types and metadata: the scorer's own, and the others, passed
+    through from the features. The file appears whole or not at all. Raises ModelError for columns that do not fit.
+    """
+    ours = set(scorer.columns.names)
+    passed = [name for name in schema.names if name not in ours]
+    temporary = profiles.with_name(profiles.name + ".tmp")
+    floats = {field.name for field in schema if pa.types.is_floating(field.type)}
+    rows = 0
+    with open_parquet(features) as file:
+        scorer.model.spec.check_columns(file.schema_arrow)
+        if missing := [name for name in passed if name not in file.schema_arrow.names]:
+            raise ModelError(f"{features.name} has no columns {', '.join(missing)}: make the features again.")
+        try:
+            with pq.ParquetWriter(
+                temporary,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                # A dictionary of floats is slow to write and saves nothing.
+                use_dictionary=[name for name in schema.names if name not in floats],
+            ) as writer:
+                for group in range(file.num_row_groups) if row_groups is None else row_groups:
+                    table = file.read_row_group(group, columns=[*scorer.model.spec.columns, *passed], use_threads=False)
+                    scored = scorer.score(table)
+                    columns = [(scored if name in ours else table).column(name) for name in schema.names]
+                    writer.write_table(pa.table(columns, names=schema.names).cast(schema))
+                    rows += table.num_rows
+            temporary.replace(profiles)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return rows
