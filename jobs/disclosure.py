@@ -99,19 +99,23 @@ def _protect_outcome(rows: Sequence[CohortRow], profile: Profile) -> list[Cohort
     unreliable = {i for i, row in enumerate(rows) if row.figures.presentation == "suppress" and sizes[i]}
     beside = hide_neighbours(lines, sizes, secret, secret | unreliable, _small_figure(rows, profile))
 
-    result = []
-    for i, row in enumerate(rows):
-        primary: Disclosure = "suppressed" if i in few or i in reasons else "complementary"
-        if i in few | beside_few:
-            figures = _hide_all(row.figures, TOO_FEW if i in few else NEIGHBOUR)
-        elif i in secret | beside:
-            figures = _hide_figure(_round_figures(row.figures, profile), reasons.get(i, NEIGHBOUR))
-        elif row.figures.presentation == "suppress":
-            figures = _hide_figure(_round_figures(row.figures, profile), row.figures.reason)
-        else:
-            figures = _round_figures(row.figures, profile)
-        result.append(replace(row, figures=figures, disclosure=primary if i in secret | beside else "shown"))
-    return result
+    def publish(i: int, row: CohortRow) -> tuple[Disclosure, Estimate]:
+        if i in few:
+            return "suppressed", _hide_count(row.figures, TOO_FEW)
+        if i in beside_few:
+            return "complementary", _hide_count(row.figures, NEIGHBOUR)
+        rounded = _round_figures(row.figures, profile)
+        if i in reasons:
+            return "suppressed", _hide_figure(rounded, reasons[i])
+        if i in beside:
+            return "complementary", _hide_figure(rounded, NEIGHBOUR)
+        return "shown", _hide_figure(rounded, rounded.reason) if rounded.presentation == "suppress" else rounded
+
+    published = [publish(i, row) for i, row in enumerate(rows)]
+    return [
+        replace(row, figures=figures, disclosure=disclosure)
+        for row, (disclosure, figures) in zip(rows, published, strict=True)
+    ]
 
 
 def _is_small(count: int, redact_up_to: int, zero_too: bool) -> bool:
@@ -159,7 +163,7 @@ def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list
     return is_small
 
 
-def _hide_all(figures: Estimate, reason: str) -> Estimate:
+def _hide_count(figures: Estimate, reason: str) -> Estimate:
     return replace(_hide_figure(figures, reason), n=None, n_weighted=None, df=None)
 
 

@@ -87,16 +87,20 @@ def test_a_breakdown_given_twice_is_refused(spark):
 def simulate(seed: int, people: int) -> pd.DataFrame:
     """Weights over twelve orders of magnitude and answers with long fractions: the hardest to add up exactly."""
     rng = np.random.default_rng(seed)
-    return pd.DataFrame(
-        {
-            "weight": 10.0 ** rng.uniform(-6, 6, people),
-            "stratum": rng.integers(0, 3, people).astype(str),
-            "psu": rng.integers(0, 3, people).astype(str),
-            "sex": rng.choice(["f", "m"], people),
-            "age": rng.choice(["18", "60"], people),
-            "y": np.where(rng.random(people) < 0.1, np.nan, rng.normal(size=people)),
-        }
-    ).astype({"y": object}).where(lambda frame: frame.notna(), None)
+    return (
+        pd.DataFrame(
+            {
+                "weight": 10.0 ** rng.uniform(-6, 6, people),
+                "stratum": rng.integers(0, 3, people).astype(str),
+                "psu": rng.integers(0, 3, people).astype(str),
+                "sex": rng.choice(["f", "m"], people),
+                "age": rng.choice(["18", "60"], people),
+                "y": np.where(rng.random(people) < 0.1, np.nan, rng.normal(size=people)),
+            }
+        )
+        .astype({"y": object})
+        .where(lambda frame: frame.notna(), None)
+    )
 
 
 @given(st.integers(0, 2**32), st.integers(1, 7))
@@ -151,7 +155,9 @@ def test_58_rows_of_rs_figures_through_spark(spark):
         assert (figures.n, figures.df) == (expected["n"], expected["df"]), key
         assert (figures.estimate, figures.se) == pytest.approx((expected["estimate"], expected["se"]), rel=1e-10), key
         assert figures.deff == pytest.approx(expected["deff"], rel=1e-9), key
-        bounds = ("ci_kg_nchs_low", "ci_kg_nchs_high") if expected["kind"] == "proportion" else ("ci_t_low", "ci_t_high")
+        bounds = (
+            ("ci_kg_nchs_low", "ci_kg_nchs_high") if expected["kind"] == "proportion" else ("ci_t_low", "ci_t_high")
+        )
         assert (figures.ci_low, figures.ci_high) == pytest.approx([expected[b] for b in bounds], abs=1e-10), key
 
 
