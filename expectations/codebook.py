@@ -78,7 +78,7 @@ class Item(Part):
 
 
 class Scale(Part):
-    """A sum score: each of `bands` starts at a total, `cut` is the screening rule; some missing items may be prorated."""
+    """A sum score: each of `bands` starts at a total, `cut` is the screening rule; missing items may be prorated."""
 
     key: Key
     items: tuple[Key, ...] = Field(min_length=1)

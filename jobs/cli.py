@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 co
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -163,13 +164,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
     from jobs.demo import write_demo
     from jobs.spark import spark_session
 
-    if arguments.people < 1:
-        raise UsageError("--people must be at least 1")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Lake(arguments.out.parent / ".demo")
-    scratch.prepare()
-    with spark_session(scratch, "demo") as spark:
-        counts = write_demo(spark, arguments.out, arguments.people, arguments.seed, run_date=arguments.run_date)
+    with tempfile.TemporaryDirectory(dir=arguments.out.parent, prefix=".demo-") as folder:
+        scratch = Lake(Path(folder))
+        scratch.prepare()
+        with spark_session(scratch, "demo") as spark:
+            counts = write_demo(spark, arguments.out, arguments.people, arguments.seed, run_date=arguments.run_date)
     structlog.get_logger().info("demo written", folder=str(arguments.out), **counts)
     return DONE
 

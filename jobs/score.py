@@ -60,7 +60,7 @@ def check_model(folder: Path, features: Sequence[Path], book: Codebook) -> None:
 
 
 def deal_work(features: Sequence[Path], scratch: Path) -> list[WorkItem]:
-    items = []
+    items: list[WorkItem] = []
     for file in features:
         groups = range(pq.read_metadata(file).num_row_groups)
         for start in range(0, len(groups), GROUPS_PER_TASK):
