@@ -38,9 +38,21 @@ unexport PYTHONPATH PYTHONHOME
 export AIRFLOW_HOME := $(PROJECT)/.airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(PROJECT)/dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
+export PYTHONUNBUFFERED := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 # Where Spark runs: this machine, or a cluster's master. Driver and settings: docs of Airflow's Spark connection.
 export AIRFLOW_CONN_SPARK_DEFAULT ?= {"conn_type": "spark", "host": "local[*]"}
+
+# Of the log: each task's name, and what its stage says, without what its helpers say.
+define SHOWN
+s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/p
+s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.hooks\.[^]]*\] loc=.*/     \1/
+T
+/^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Tmp dir\|Running command\|Output:\|Command exited\)/d
+/^     [0-9/]* [0-9:]* \(INFO\|WARN\) /d
+p
+endef
+export SHOWN
 
 .PHONY: run test test-long setup doctor lock clean check-machine
 
@@ -63,11 +75,13 @@ run: setup $(AIRFLOW_STAMP)
 	    fi
 	fi
 	extract=$$(realpath -m -- "$$extract")
+	mindcensus doctor --lake "$$lake" >.airflow/doctor.log || { sed -n 's/^MISSING/make run:/p' .airflow/doctor.log >&2; exit 1; }
 	echo "== the night of $$run_date: $$codebook, $$extract"
 	conf=$$(python -c 'import json, sys; print(json.dumps(dict(zip(("lake", "run_date", "codebook", "extract"), sys.argv[1:]))))' \
 	    "$$lake" "$$run_date" "$$codebook" "$$extract")
-	airflow dags test population_nightly "$$run_date" --conf "$$conf" || {
-	    echo "make run: the night of $$run_date failed; the sentence of the stage that failed stands above" >&2; exit 1; }
+	log=".airflow/night-$$run_date.log"
+	airflow dags test population_nightly "$$run_date" --conf "$$conf" 2>&1 | tee "$$log" | sed -un "$$SHOWN" || {
+	    echo "make run: the night of $$run_date failed: the stage's own words stand above, the whole log is $$log" >&2; exit 1; }
 	echo
 	echo "== done: the night of $$run_date is published"
 	echo "report, estimates    $$lake/public      (catalog.duckdb, for everybody)"

@@ -77,6 +77,8 @@ class SparkStageOperator(SparkSubmitOperator):
             name=f"mindcensus {stage}",
             deploy_mode="client",
             driver_memory=DRIVER_MEMORY,
+            # From the start, as jobs/spark.py sets it once there is a session.
+            conf={"spark.log.level": "ERROR"},
             **kwargs,
         )
         self.stage = stage

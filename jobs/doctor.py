@@ -54,7 +54,7 @@ def check_java(java: str | None = None) -> Finding:
     code, output = run_program([program, "-XshowSettings:properties", "-version"])
     release = next((line.split("=")[1].strip() for line in output if "java.specification.version =" in line), "")
     if code != 0 or release not in map(str, JAVA_RELEASES):
-        found = f"{program} is Java {release}" if release else f"{program} does not run"
+        found = f"{program} is Java {release}" if release and code == 0 else f"{program} does not run"
         return Finding("java", False, f"{found}: install Java 17 or 21, or set JAVA_HOME to it")
     _, modules = run_program([program, "--list-modules"])
     if not any(line.startswith(JAVA_MODULE) for line in modules):
