@@ -18,10 +18,10 @@ SERIES = ("#0b5cad", "#c2500a", "#17795e", "#8a4397")  # told apart with colour 
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 TINTS = ("#dce9f5", "#b3d0ea", "#82b1db", "#4f8dc6", "#24659f")
 
-LABELS, PLOT, FIGURES = 110, 124, 106  # a panel is 340 wide: a telephone's width, less its margins
+LABELS, PLOT, FIGURES = 110, 134, 96  # a panel is 340 wide: a telephone's width, less its margins
 TWO_WAY_PLOT = PLOT + FIGURES - 12
-ROW, TWO_WAY_ROW, TOP, AXIS = 28, 34, 6, 26
-DODGE = 9
+ROW, TWO_WAY_ROW, TOP, AXIS = 28, 38, 6, 26
+DODGE = 12
 LABEL_LETTERS = 17
 FONT = "Helvetica, Arial, sans-serif"
 VEGA_LITE = alt.SCHEMA_VERSION.rsplit(".", 1)[0]
@@ -29,7 +29,7 @@ VEGA_LITE = alt.SCHEMA_VERSION.rsplit(".", 1)[0]
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate: its row's label, its series (0 where there is one), and figures, or the word that stands for them."""
+    """One estimate: its row's label, its figures, their text (or the word in their place), and its series."""
 
     label: str
     low: float | None
@@ -63,7 +63,7 @@ def draw_forest(marks: Sequence[Mark], span: Span, name: str) -> str:
         for i, label in enumerate(rows)
     ]
     layers = [*_draw_frame(span, x, height), _draw_labels(labels), *_draw_intervals(values, x, series)]
-    layers.append(_draw_words(values, series))
+    layers += _draw_words(values, series)
     return _draw_svg(alt.layer(*layers), plot, height, (LABELS, PLOT + FIGURES - plot, AXIS), name)
 
 
@@ -78,14 +78,12 @@ def _draw_frame(span: Span, x: alt.Scale, height: int) -> list[alt.Chart]:
         labelColor=MUTED, labelFontSize=11, labelFont=FONT, labelFlush=False, labelOverlap=False, labelBound=False,
     )  # fmt: skip
     ends = _data([{"low": span.low}])
-    frame = [alt.Chart(ends).mark_point(opacity=0).encode(x=alt.X("low:Q", scale=x, axis=axis), y=alt.YValue(height))]
+    frame = [alt.Chart(ends).mark_point(opacity=0).encode(x=alt.X("low:Q", scale=x, axis=axis), y=alt.value(height))]
     if span.whole:
         whole = _data([dict(zip(("low", "estimate", "high"), span.whole, strict=True))])
         base = alt.Chart(whole)
-        edges = {"y": alt.YValue(0), "y2": alt.Y2Value(height)}
-        frame.append(
-            base.mark_rect(color=BAND).encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), **edges)
-        )
+        edges: Any = {"y": alt.value(0), "y2": alt.value(height)}
+        frame.append(base.mark_rect(color=BAND).encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), **edges))
         line = base.mark_rule(color=MUTED, strokeDash=[4, 3])
         frame.append(line.encode(x=alt.X("estimate:Q", scale=x), **edges))
     return frame
@@ -98,7 +96,8 @@ def _draw_labels(labels: list[dict[str, Any]]) -> alt.Chart:
     text = alt.Chart(_data(labels)).mark_text(
         align="right", baseline="middle", dx=-10, color=INK, fontSize=12, lineHeight=13, font=FONT
     )
-    return text.encode(x=alt.XValue(0), y=_at("y"), text=alt.Text("lines:N"))
+    labelled: alt.Chart = text.encode(x=alt.value(0), y=_at("y"), text=alt.Text("lines:N"))
+    return labelled
 
 
 def _draw_intervals(values: list[dict[str, Any]], x: alt.Scale, series: int) -> list[alt.Chart]:
@@ -116,58 +115,56 @@ def _draw_intervals(values: list[dict[str, Any]], x: alt.Scale, series: int) -> 
             layers.append(dot.encode(x=alt.X("estimate:Q", scale=x), y=_at("y")))
         if hidden:
             ring = alt.Chart(_data(hidden)).mark_point(shape=shape, filled=False, size=46, color=colour, opacity=1)
-            layers.append(ring.encode(x=alt.XValue(8), y=_at("y")))
+            layers.append(ring.encode(x=alt.value(8), y=_at("y")))
     return layers
 
 
-def _draw_words(values: list[dict[str, Any]], series: int) -> alt.LayerChart | alt.Chart:
+def _draw_words(values: list[dict[str, Any]], series: int) -> list[alt.Chart]:
     """The figures at the right where there is one series; the word of what is not shown at its mark."""
     hidden = [v for v in values if v["estimate"] is None]
     words = alt.Chart(_data(hidden)).mark_text(
         align="left", baseline="middle", color=MUTED, fontSize=11, fontStyle="italic", font=FONT
     )
-    layers = [words.encode(x=alt.XValue(18), y=_at("y"), text=alt.Text("text:N"))]
+    layers = [words.encode(x=alt.value(18), y=_at("y"), text=alt.Text("text:N"))]
     if series == 1:
         shown = [v for v in values if v["estimate"] is not None]
         figures = alt.Chart(_data(shown)).mark_text(align="right", baseline="middle", color=INK, fontSize=11, font=FONT)
-        layers.append(figures.encode(x=alt.XValue(PLOT + FIGURES), y=_at("y"), text=alt.Text("text:N")))
-    return alt.layer(*layers)
+        layers.append(figures.encode(x=alt.value(PLOT + FIGURES), y=_at("y"), text=alt.Text("text:N")))
+    return layers
 
 
 def draw_ruler(bands: Sequence[tuple[float, float]], mark: Mark, worse_up: bool, name: str) -> str:
     """A score's whole range, its bands from better (pale) to worse (dark), and the population's mean upon it."""
-    width, top, bottom = 284, 18, 34
+    width, top, bottom = 280, 18, 34
     low, high = bands[0][0], bands[-1][1]
     x = alt.Scale(domain=[low, high], range=[0, width], nice=False, zero=False)
     pale_to_dark = [TINTS[round(i * (len(TINTS) - 1) / max(1, len(bands) - 1))] for i in range(len(bands))]
     tints = pale_to_dark if worse_up else pale_to_dark[::-1]
-    layers: list[alt.Chart] = []
+    layers = []
     for (start, end), tint in zip(bands, tints if len(bands) > 1 else [TINTS[1]], strict=True):
         box = alt.Chart(_data([{"a": start, "b": end}])).mark_rect(color=tint)
-        edges = {"y": alt.YValue(top), "y2": alt.Y2Value(bottom)}
+        edges: Any = {"y": alt.value(top), "y2": alt.value(bottom)}
         layers.append(box.encode(x=alt.X("a:Q", scale=x, axis=None), x2=alt.X2("b:Q"), **edges))
     ticks = [{"x": start, "text": f"{start:g}"} for start, _ in bands] + [{"x": high, "text": f"{high:g}"}]
     text = alt.Chart(_data(ticks)).mark_text(baseline="top", color=MUTED, fontSize=11, font=FONT)
-    layers.append(text.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(bottom + 5), text=alt.Text("text:N")))
+    layers.append(text.encode(x=alt.X("x:Q", scale=x), y=alt.value(bottom + 5), text=alt.Text("text:N")))
     if mark.estimate is not None:
         point = _data([{"x": mark.estimate, "a": mark.low, "b": mark.high}])
         line = alt.Chart(point).mark_rule(color=INK, strokeWidth=2)
-        layers.append(line.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(top - 4), y2=alt.Y2Value(bottom)))
+        layers.append(line.encode(x=alt.X("x:Q", scale=x), y=alt.value(top - 4), y2=alt.value(bottom)))
         head = alt.Chart(point).mark_point(shape="triangle-down", filled=True, color=INK, size=90, opacity=1)
-        layers.append(head.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(top - 9)))
+        layers.append(head.encode(x=alt.X("x:Q", scale=x), y=alt.value(top - 9)))
         if mark.low is not None and mark.high is not None:
             bar = alt.Chart(point).mark_rule(color=INK, strokeWidth=4)
-            layers.append(bar.encode(x=alt.X("a:Q", scale=x), x2=alt.X2("b:Q"), y=alt.YValue((top + bottom) / 2)))
-    return _draw_svg(alt.layer(*layers), width, bottom, (8, 8, 20), name)
+            layers.append(bar.encode(x=alt.X("a:Q", scale=x), x2=alt.X2("b:Q"), y=alt.value((top + bottom) / 2)))
+    return _draw_svg(alt.layer(*layers), width, bottom, (8, 12, 20), name)
 
 
 def draw_hundred(share: float | None, name: str) -> str:
     """A hundred people, as many of them filled as the share says; all hollow where it is not shown."""
     per_row, step = 20, 15
     filled = 0 if share is None else round(100 * share)
-    people = [
-        {"x": step * (i % per_row + 0.5), "y": step * (i // per_row + 0.5), "in": i < filled} for i in range(100)
-    ]
+    people = [{"x": step * (i % per_row + 0.5), "y": step * (i // per_row + 0.5), "in": i < filled} for i in range(100)]
     layers = []
     for inside, colour in ((True, SERIES[0]), (False, GRID)):
         chosen = _data([p for p in people if p["in"] == inside])
@@ -183,10 +180,10 @@ def _at(field: str) -> Any:
 
 
 def _data(values: list[dict[str, Any]]) -> alt.Data:
-    return alt.Data(values=values)
+    return alt.Data(values=values)  # type: ignore[no-untyped-call]
 
 
-def _draw_svg(chart: alt.LayerChart, width: int, height: int, margins: tuple[int, int, int], name: str) -> str:
+def _draw_svg(chart: Any, width: int, height: int, margins: tuple[int, int, int], name: str) -> str:
     """The chart as SVG for a page: scaled by its view box, its ids its own, silent, as the page says what it shows."""
     left, right, bottom = margins
     sized = chart.properties(

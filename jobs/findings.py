@@ -192,13 +192,12 @@ def find_series(book: Codebook, keys: tuple[str, ...]) -> tuple[int, tuple[str, 
 def mark_cells(findings: Findings, cells: Iterable[Cell], series: tuple[int, tuple[str, ...]] | None) -> list[Mark]:
     marks = []
     for cell in cells:
-        row = cell.row if cell.word is None else None
-        bounds = (row["ci_low"], row["estimate"], row["ci_high"]) if row else (None, None, None)
-        if series is None:
-            marks.append(Mark(cell.label, *bounds, findings.short(cell)))
-        else:
+        label, order = cell.label, 0
+        if series is not None:
             place, names = series
-            marks.append(Mark(cell.levels[1 - place], *bounds, findings.short(cell), names.index(cell.levels[place])))
+            label, order = cell.levels[1 - place], names.index(cell.levels[place])
+        row = cell.row if cell.row and cell.word is None else dict.fromkeys(("ci_low", "estimate", "ci_high"))
+        marks.append(Mark(label, row["ci_low"], row["estimate"], row["ci_high"], findings.short(cell), order))
     return marks
 
 

@@ -179,8 +179,10 @@ def _summarise(findings: Findings) -> str:
     if len(shown) < 2:
         return ""
     low, high = (pick(shown, key=lambda pair: pair[0])[1] for pick in (min, max))
-    ends = [f"{findings.short(cell)} ({cell.label})" for cell in (low, high)]
-    return f"Among single groups the figure runs from {ends[0]} to {ends[1]}."
+    return (
+        f"Among single groups it is lowest for {low.label}, {findings.short(low)}, "
+        f"and highest for {high.label}, {findings.short(high)}."
+    )
 
 
 def _count_withheld(findings: Findings) -> dict[str, Any]:
@@ -246,6 +248,6 @@ def _word_scale(book: Codebook, key: str) -> str:
         words.append(f"sum times {scale.multiply}")
     words.append(f"up to {scale.prorate_up_to} missing prorated" if scale.prorate_up_to else "complete answers only")
     if scale.cut:
-        words.append(f"screening cut {scale.cut[:2].replace('>=', 'at least').replace('<=', 'at most')} {scale.cut[2:]}")
+        words.append(f"screening cut at {scale.cut[2:]} or {'more' if scale.cut.startswith('>=') else 'less'}")
     words.append("higher is better" if scale.positive else "higher is worse")
     return "; ".join(words)

@@ -28,8 +28,14 @@ def book() -> Codebook:
     return read_codebook("demo_population")[0]
 
 
+@pytest.fixture(scope="module")
+def small_book(book: Codebook) -> Codebook:
+    """Two outcomes by region: a page that is drawn fast."""
+    return book.model_copy(update={"outcomes": ("phq9_total", "phq9_ge10"), "breakdowns": ((), ("region",))})
+
+
 def make_cohorts(book: Codebook) -> pa.Table:
-    """Rows for every public outcome and cell: figures from a formula, two cells suppressed, one unreliable, one flagged."""
+    """Rows for every public outcome and cell: two cells are suppressed, one is unreliable, one is flagged."""
     groups = {cohort.key: cohort.groups for cohort in book.cohorts}
     rows: list[dict[str, Any]] = []
     for outcome in (o for o in book.parsed_outcomes() if o.public):
@@ -176,21 +182,21 @@ def test_pictures_have_words(page: str) -> None:
     assert page.count("<table>") == page.count("<caption>") == 7 + 3
 
 
-def test_the_same_context_gives_the_same_bytes(book: Codebook, page: str) -> None:
-    assert render_report(make_context(book)) == page
+def test_the_same_context_gives_the_same_bytes(small_book: Codebook) -> None:
+    assert render_report(make_context(small_book)) == render_report(make_context(small_book))
 
 
-def test_missing_facts_and_figures_are_said_to_be(book: Codebook) -> None:
-    empty = make_cohorts(book).slice(0, 0)
-    page = render_report(make_context(book, cohorts=empty, model={}, files=[], warnings=[]))
+def test_missing_facts_and_figures_are_said_to_be(small_book: Codebook) -> None:
+    empty = make_cohorts(small_book).slice(0, 0)
+    page = render_report(make_context(small_book, cohorts=empty, model={}, files=[], warnings=[]))
     texts = Reader(page).texts
     assert "not known" in texts
     assert "no figure" in texts
     assert "No warning" in page
 
 
-def test_delivered_names_are_escaped(book: Codebook) -> None:
-    page = render_report(make_context(book, files=["<img src=x>.csv"], model={"model_version": "<b>"}))
+def test_delivered_names_are_escaped(small_book: Codebook) -> None:
+    page = render_report(make_context(small_book, files=["<img src=x>.csv"], model={"model_version": "<b>"}))
     assert "<img" not in page and "&lt;img src=x&gt;.csv" in page
     assert "<b>" not in page
 
@@ -205,12 +211,12 @@ def test_axes_start_at_nought_for_proportions_and_hold_every_interval(book: Code
         assert findings.outcome.kind == "mean" or span.low == 0
 
 
-def test_run_writes_one_public_file_and_names_it(book: Codebook, tmp_path: Path) -> None:
+def test_run_writes_one_public_file_and_names_it(small_book: Codebook, tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     lake.prepare()
     night = lake.open_night(RUN_DATE)
     tables = {}
-    for name, table in (("cohorts", make_cohorts(book)), ("quality", make_quality())):
+    for name, table in (("cohorts", make_cohorts(small_book)), ("quality", make_quality())):
         pq.write_table(table, tmp_path / f"{name}.parquet")
         tables[name] = night.adopt([tmp_path / f"{name}.parquet"], name)
     warning = {"rule": "odd_income", "message": "3 rows"}
@@ -219,8 +225,8 @@ def test_run_writes_one_public_file_and_names_it(book: Codebook, tmp_path: Path)
     night.write(StageRecord("train", details={"model_version": "m1", "trained_on": "2031-03-01", "promoted": True}))
     night.write(StageRecord("aggregate", tables=tables))
 
-    record = run(Job(lake, night, book, SHA))
-    again = run(Job(lake, night, book, SHA))
+    record = run(Job(lake, night, small_book, SHA))
+    again = run(Job(lake, night, small_book, SHA))
 
     assert record == again
     page = lake.root / record.details["report"]
