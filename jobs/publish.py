@@ -102,6 +102,7 @@ def refresh(job: Job) -> None:
         _write_public_manifest(job.lake, manifest)
     report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
     write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes())
+    _open_public(job.lake)
 
 
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
@@ -119,6 +120,13 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     }
     target = folder / f"{manifest['token']:08d}.json"
     write_atomically(target, json.dumps(content, indent=1, sort_keys=True))
+
+
+def _open_public(lake: Lake) -> None:
+    """The program's umask shuts everything; what has passed disclosure control is for every reader."""
+    lake.root.chmod(0o755)
+    for path in lake.public.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _clean(lake: Lake, night: Night) -> None:
