@@ -84,7 +84,7 @@ def _measure_quality(job: Job) -> list[dict[str, Any]]:
     where: list[tuple[str, str | None, int]] = [
         (stage, None, counts[stage]) for stage in ("delivered", "ineligible", "duplicates", "quarantined")
     ]
-    where.append(("features", None, features))
+    where += [("withdrawn", None, 0), ("features", None, features)]
     where += [("quarantined", rule, rows) for rule, rows in sorted(validated.details["failed_rules"].items())]
     return [
         {
