@@ -45,10 +45,10 @@ export AIRFLOW_CONN_SPARK_DEFAULT ?= {"conn_type": "spark", "host": "local[*]"}
 
 # Of the log: each task's name, and what its stage says, without what its helpers say.
 define SHOWN
-s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/p
+s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/
 s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.hooks\.[^]]*\] loc=.*/     \1/
 T
-/^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Tmp dir\|Running command\|Output:\|Command exited\)/d
+/^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Setting Spark log level\|Tmp dir\|Running command\|Output:\|Command exited\)/d
 /^     [0-9/]* [0-9:]* \(INFO\|WARN\) /d
 p
 endef
