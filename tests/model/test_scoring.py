@@ -1,0 +1,187 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from model.errors import ModelError
+from model.scoring import BLOCK, Scorer, score_file
+from tests.model.simulation import simulate
+
+
+@pytest.fixture(scope="module")
+def scorer(trained):
+    return Scorer.load(trained.folder)
+
+
+def table_of(codes: np.ndarray, scorer: Scorer) -> pa.Table:
+    return pa.table({key: codes[:, position] for position, key in enumerate(scorer.model.spec.columns)})
+
+
+def test_columns_and_types(scorer):
+    scored = scorer.score(table_of(simulate(scorer.model.spec, 20)[0], scorer))
+    assert [(field.name, str(field.type)) for field in scored.schema] == [
+        ("model_version", "string"),
+        ("t0_mean", "float"),
+        ("t0_sd", "float"),
+        ("t0_percentile", "float"),
+        ("t1_mean", "float"),
+        ("t1_sd", "float"),
+        ("t1_percentile", "float"),
+        ("s0_expected", "float"),
+        ("s1_expected", "float"),
+        ("items_answered", "int16"),
+        ("log_likelihood", "float"),
+    ]
+    assert set(scored["model_version"].to_pylist()) == {"simulated-1"}
+
+
+def test_profiles_point_the_right_way_and_percentiles_fit_the_norms(scorer):
+    codes, traits = simulate(scorer.model.spec, 6000, seed=9)
+    scored = scorer.score(table_of(codes, scorer))
+    for position in (0, 1):
+        mean, percentile = (scored[f"t{position}_{part}"].to_numpy() for part in ("mean", "percentile"))
+        assert np.corrcoef(mean, traits[:, position])[0, 1] > 0.75
+        assert (np.diff(percentile[np.argsort(mean)]) >= 0).all()
+        assert np.nanmean(percentile) == pytest.approx(50, abs=3)
+
+
+def test_a_person_gets_the_same_bits_in_any_company(scorer):
+    codes, _ = simulate(scorer.model.spec, BLOCK + 700, seed=3)
+    table = table_of(codes, scorer)
+    together = scorer.score(table)
+    order = np.random.default_rng(1).permutation(len(codes))
+    assert scorer.score(table.take(pa.array(order))).equals(together.take(pa.array(order)).combine_chunks())
+    for start, stop in ((0, 1), (5, 6), (17, 60), (BLOCK - 3, BLOCK + 9)):
+        assert scorer.score(table.slice(start, stop - start)).equals(together.slice(start, stop - start))
+
+
+def test_every_row_of_a_block_is_computed_alike(scorer):
+    codes = np.repeat(simulate(scorer.model.spec, 1, seed=4)[0], BLOCK, axis=0)
+    scored = scorer.score(table_of(codes, scorer))
+    for name in scored.column_names:
+        assert len(scored[name].unique()) == 1, name
+
+
+def test_number_of_threads_outside_changes_nothing_and_is_left_alone(scorer):
+    table = table_of(simulate(scorer.model.spec, 300, seed=6)[0], scorer)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(scorer.score(table))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].equals(found[1])
+
+
+def test_no_answer_gives_the_prior(scorer):
+    codes = np.full((2, 10), -1, dtype=np.int8)
+    codes[1, 9] = 1  # an item of no trait
+    nobody, loose = scorer.score(table_of(codes, scorer)).to_pylist()
+    for key in ("t0", "t1"):
+        assert nobody[f"{key}_mean"] == 0 and nobody[f"{key}_sd"] == pytest.approx(1, abs=1e-6)
+        assert nobody[f"{key}_percentile"] is None and loose[f"{key}_percentile"] is not None
+    assert nobody["items_answered"] == 0 and nobody["log_likelihood"] == 0
+    assert loose["items_answered"] == 1 and loose["log_likelihood"] < 0
+
+
+def test_expected_totals(scorer):
+    network = scorer.model.network
+    codes, _ = simulate(scorer.model.spec, 50, seed=8, missing=0.4)
+    codes[0] = np.maximum(codes[0], 0)
+    codes[1] = -1
+    scored = scorer.score(table_of(codes, scorer))
+    totals = [scored["s0_expected"].to_numpy(), scored["s1_expected"].to_numpy()]
+    assert totals[0][0] == codes[0, :5].sum() and totals[1][0] == codes[0, 5:9].sum(), "complete: the total itself"
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        categories = network.categories(torch.from_numpy(codes))
+        posterior = network.posterior(categories)
+        noise = torch.randn((20_000, 1, 2), generator=generator)
+        for person in range(1, 12):
+            draws = posterior.mean[person] + noise[:, 0] @ posterior.factor[person].T
+            # Levels 0 to 3; the second scale's items are turned round for the network.
+            scores = network.items.probabilities(draws).mean(dim=0)[:, :4] @ torch.tensor([0.0, 1, 2, 3])
+            expected = np.where(np.arange(10) < 5, scores.numpy(), 3 - scores.numpy())
+            filled = np.where(codes[person] >= 0, codes[person], expected)
+            assert totals[0][person] == pytest.approx(filled[:5].sum(), abs=0.06)
+            assert totals[1][person] == pytest.approx(filled[5:9].sum(), abs=0.06)
+
+
+def test_log_likelihood_is_the_bound(scorer):
+    network = scorer.model.network
+    codes, _ = simulate(scorer.model.spec, 40, seed=2)
+    found = scorer.score(table_of(codes, scorer))["log_likelihood"].to_numpy()
+    with torch.no_grad():
+        reconstruction, kl = network.bound(network.categories(torch.from_numpy(codes)))
+    np.testing.assert_allclose(found, (reconstruction - kl).numpy(), atol=1e-4)
+
+
+def test_empty_batch(scorer):
+    scored = scorer.score(table_of(np.empty((0, 10), dtype=np.int8), scorer))
+    assert scored.num_rows == 0 and scored.schema == scorer.columns
+
+
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        (pa.array([0, None], pa.int8()), "hold nulls: t0_2"),
+        (pa.array([0, 4], pa.int8()), "outside their levels: t0_2"),
+        (pa.array([0, -2], pa.int8()), "outside their levels: t0_2"),
+        (pa.array([0, 1], pa.int64()), "not int8: t0_2"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused_by_column(scorer, column, reason):
+    table = table_of(np.zeros((2, 10), dtype=np.int8), scorer)
+    with pytest.raises(ModelError, match=reason):
+        scorer.score(table.set_column(2, "t0_2", column))
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("person_id", pa.string(), nullable=False),
+        ("model_version", pa.string()),
+        ("t0_mean", pa.float32()),
+        ("t0_percentile", pa.float32()),
+        ("s1_expected", pa.float32()),
+        ("items_answered", pa.int16()),
+        ("weight", pa.float64()),
+    ],
+    {"meaning.t0_mean": "posterior mean"},
+)
+
+
+def test_file_is_scored_row_group_by_row_group(scorer, trained, tmp_path):
+    features, out = trained.paths[0], tmp_path / "profiles.parquet"
+    table = pq.read_table(features)
+    assert score_file(scorer, features, out, SCHEMA) == table.num_rows
+    found = pq.read_table(out)
+    assert found.schema.remove_metadata() == SCHEMA.remove_metadata()
+    assert found.schema.metadata[b"meaning.t0_mean"] == b"posterior mean"
+    assert found["person_id"] == table["person_id"] and found["weight"] == table["weight"]
+    scored = scorer.score(table)
+    for name in ("t0_mean", "t0_percentile", "s1_expected", "items_answered"):
+        assert found[name].combine_chunks().equals(scored[name].combine_chunks())
+    assert found["t0_percentile"].null_count == 1, "the person who answered nothing"
+    column = pq.ParquetFile(out).metadata.row_group(0).column(SCHEMA.get_field_index("t0_mean"))
+    assert column.compression == "ZSTD" and "DICTIONARY" not in str(column.encodings)
+    half = tmp_path / "half.parquet"
+    assert score_file(scorer, features, half, SCHEMA, row_groups=[1]) == 500
+    assert pq.read_table(half).equals(found.slice(500))
+
+
+def test_failed_scoring_leaves_no_file(scorer, trained, tmp_path):
+    out = tmp_path / "profiles.parquet"
+    with pytest.raises(ModelError, match="has no columns region"):
+        score_file(scorer, trained.paths[0], out, SCHEMA.append(pa.field("region", pa.string())))
+    broken = tmp_path / "broken.parquet"
+    table = pq.read_table(trained.paths[0])
+    codes = table["t0_1"].to_numpy().copy()
+    codes[-1] = 9
+    pq.write_table(table.set_column(2, "t0_1", pa.array(codes)), broken, row_group_size=500)
+    with pytest.raises(ModelError, match="outside their levels: t0_1"):
+        score_file(scorer, broken, out, SCHEMA)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.parquet"]

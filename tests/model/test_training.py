@@ -1,0 +1,258 @@
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+
+from model.checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
+from model.errors import ModelError
+from model.training import TrainingResult, TrainingSettings, thin_answers, train
+from model.validation import judge_network
+from tests.model.simulation import CORRELATION, make_spec, simulate, write_features
+
+SMALL = TrainingSettings(max_epochs=5)
+PROJECT = Path(__file__).parents[2]
+
+
+def digest(result: TrainingResult) -> str:
+    return hashlib.sha256(safetensors.torch.save(result.network.state_dict())).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Spec and files of 600 people."""
+    spec = make_spec((4, 2))
+    return spec, write_features(tmp_path_factory.mktemp("small"), spec, simulate(spec, 600)[0])
+
+
+def test_training_finds_the_traits(trained):
+    figures = trained.result.report["validation"]
+    assert figures["elbo_per_answer"] < figures["margins_per_answer"] - 0.05
+    assert figures["reconstruction_per_answer"] < figures["elbo_per_answer"]
+    codes, traits = simulate(trained.spec, 1000, seed=5)
+    with torch.no_grad():
+        network = trained.result.network
+        posterior = network.posterior(network.categories(torch.from_numpy(codes)))
+        correlation = (network.prior_factor() @ network.prior_factor().T)[0, 1].item()
+    assert correlation == pytest.approx(CORRELATION, abs=0.1)
+    mean, sd = posterior.mean.numpy(), posterior.sd().numpy()
+    sums = np.where(codes >= 0, codes, np.nan)
+    for position, (columns, sign) in enumerate([(slice(0, 5), 1), (slice(5, 9), -1)]):
+        found = np.corrcoef(mean[:, position], traits[:, position])[0, 1]
+        assert found > sign * np.corrcoef(np.nanmean(sums[:, columns], axis=1), traits[:, position])[0, 1]
+        covered = np.abs(mean - traits)[:, position] < 1.645 * sd[:, position]
+        assert 0.87 < covered.mean() < 0.93
+
+
+def test_report_tells_what_was_done(trained):
+    report = json.loads(json.dumps(trained.result.report))
+    assert report["rows"] == {"training": 1800, "validation": 200}
+    assert [file["name"] for file in report["files"]] == ["part-0.parquet", "part-1.parquet"]
+    assert report["files"][0]["sha256"] == hashlib.sha256(trained.paths[0].read_bytes()).hexdigest()
+    assert report["settings"]["seed"] == 1 and len(report["history"]) <= 15
+    best = max(epoch["validation_elbo"] for epoch in report["history"])
+    assert report["history"][report["best_epoch"] - 1]["validation_elbo"] == best
+    assert report["validation"]["elbo"] == pytest.approx(best)
+    assert judge_network(trained.result.network, trained.paths, "weight").elbo == report["validation"]["elbo"]
+
+
+def test_same_seed_same_bits_other_seed_others(small, tmp_path):
+    spec, paths = small
+    first = train(paths, spec, SMALL, tmp_path / "a", progress=False)
+    torch.rand(5)  # what others draw does not matter
+    again = train(paths[::-1], spec, SMALL, tmp_path / "b", progress=False)
+    other = train(paths, spec, replace(SMALL, seed=2), tmp_path / "c", progress=False)
+    assert digest(first) == digest(again) != digest(other)
+    assert first.norms == again.norms and first.report == again.report
+
+
+def test_killed_training_resumes_to_the_same_bits(small, tmp_path):
+    spec, paths = small
+    settings = replace(SMALL, max_epochs=12)
+    undisturbed = train(paths, spec, settings, tmp_path / "undisturbed", progress=False)
+    folder = tmp_path / "killed"
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from model.training import TrainingSettings, train; from tests.model.simulation import make_spec\n"
+        "train([Path(p) for p in sys.argv[2:]], make_spec((4, 2)), TrainingSettings(max_epochs=12), Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", script, str(folder), *map(str, paths)]
+    process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None:
+            if len(list(folder.glob("checkpoint-000[2-9].safetensors"))) and (folder / INDEX).exists():
+                break
+            time.sleep(0.001)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    done = len(json.loads((folder / INDEX).read_text())["history"])
+    assert 1 <= done < 12
+    resumed = train(paths, spec, settings, folder, progress=False)
+    assert digest(resumed) == digest(undisturbed)
+    assert resumed.report == undisturbed.report and resumed.norms == undisturbed.norms
+
+
+def test_finished_training_is_not_done_again(small, tmp_path):
+    spec, paths = small
+    first = train(paths, spec, SMALL, tmp_path, progress=False)
+    before = (tmp_path / INDEX).stat().st_mtime_ns
+    assert digest(train(paths, spec, SMALL, tmp_path, progress=False)) == digest(first)
+    assert (tmp_path / INDEX).stat().st_mtime_ns == before
+
+
+def test_checkpoint_of_another_training_or_damaged_is_set_aside(small, tmp_path, caplog):
+    spec, paths = small
+    other = train(paths, spec, replace(SMALL, seed=2, max_epochs=2), tmp_path, progress=False)
+    anew = train(paths, spec, replace(SMALL, max_epochs=2), tmp_path, progress=False)
+    assert "training starts anew" in caplog.text
+    assert digest(anew) != digest(other)
+    [file] = tmp_path.glob("checkpoint-*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"\x00\x01")
+    caplog.clear()
+    assert digest(train(paths, spec, replace(SMALL, max_epochs=2), tmp_path, progress=False)) == digest(anew)
+    assert "damaged" in caplog.text
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(small, tmp_path):
+    spec, paths = small
+    train(paths, spec, SMALL, tmp_path, progress=False)
+    index = json.loads((tmp_path / INDEX).read_text())
+    checkpoint = load_checkpoint(tmp_path, index["fingerprint"])
+    # Weights so large after the second epoch that the third one's numbers overflow.
+    tensors = {**checkpoint.tensors, "now.encoder.4.weight": checkpoint.tensors["now.encoder.4.weight"] * 1e38}
+    save_checkpoint(tmp_path, Checkpoint(checkpoint.fingerprint, checkpoint.history[:2], tensors))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ModelError, match=r"not a number in epoch 3, batch 1\."):
+        train(paths, spec, SMALL, tmp_path, progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rates_too_high_stop_with_their_epoch_and_batch(small, tmp_path):
+    spec, paths = small
+    with pytest.raises(ModelError, match=r"epoch 1, batch \d+\. .*lower the learning rates"):
+        train(paths, spec, replace(SMALL, encoder_rate=1e30), tmp_path, progress=False)
+
+
+def test_training_stops_early_when_the_held_out_bound_no_longer_rises(small, tmp_path):
+    spec, paths = small
+    settings = replace(SMALL, max_epochs=200, patience=2, encoder_rate=0.02)
+    result = train(paths, spec, settings, tmp_path, progress=False)
+    assert len(result.report["history"]) == result.report["best_epoch"] + 2 < 200
+
+
+def test_weights_are_obeyed_and_their_unit_does_not_matter(small, tmp_path):
+    spec, _ = small
+    codes, traits = simulate(spec, 600)
+    weights = np.where(traits[:, 0] > 0.5, 4.0, 1.0)
+    heavy, scaled = (
+        train(write_features(tmp_path / name, spec, codes, factor * weights), spec, SMALL, tmp_path / name / "c")
+        for name, factor in (("one", 1.0), ("many", 1024.0))
+    )
+    for name, tensor in heavy.network.state_dict().items():
+        torch.testing.assert_close(scaled.network.state_dict()[name], tensor)
+    paths = write_features(tmp_path / "plain", spec, codes, weights)
+    plain = train(paths, spec, replace(SMALL, weight_column=None), tmp_path / "plain" / "c")
+    symptom_free = [r.network.items.probabilities(torch.zeros(1, 2))[0, :, 0].mean() for r in (heavy, plain)]
+    assert symptom_free[0] < symptom_free[1], "the heavier people are the more distressed"
+
+
+def test_thinning_drops_answers_of_about_half_of_the_people():
+    categories = torch.zeros((4000, 20), dtype=torch.long)
+    categories[:, 0] = -1
+    kept = (thin_answers(categories, torch.Generator().manual_seed(1)) >= 0).float().mean(dim=1)
+    whole = kept == 0.95
+    assert whole.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert kept[~whole].mean().item() == pytest.approx(0.475, abs=0.01)
+
+
+def edge_codes(case: str) -> np.ndarray:
+    codes, _ = simulate(make_spec((4, 2)), 200)
+    if case == "one level answered":
+        codes[:, 1] = np.where(codes[:, 1] >= 0, 2, -1)
+    if case == "nobody answers an item":
+        codes[:, 5] = -1
+    if case == "levels never seen in training":
+        held = np.arange(len(codes)) % 10 == 0
+        codes[~held] = np.minimum(codes[~held], 1)
+        codes[held, 0] = 3
+    if case == "ten people":
+        return codes[:10]
+    if case == "two people answer":
+        codes = codes[:12]
+        codes[1:11] = -1
+    return codes
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "one level answered",
+        "nobody answers an item",
+        "levels never seen in training",
+        "ten people",
+        "two people answer",
+    ],
+)
+def test_thin_data_gives_finite_profiles(case, tmp_path):
+    spec, codes = make_spec((4, 2)), edge_codes(case)
+    result = train(write_features(tmp_path / "f", spec, codes), spec, SMALL, tmp_path / "c", progress=False)
+    every = torch.from_numpy(np.stack([np.full(6, level, dtype=np.int8) for level in range(-1, 4)]))
+    with torch.no_grad():
+        categories = result.network.categories(every)
+        posterior = result.network.posterior(categories)
+        figures = [posterior.mean, posterior.sd(), *result.network.bound(categories)]
+    assert all(torch.isfinite(figure).all() for figure in figures)
+    assert np.isfinite(list(result.report["validation"].values())).all()
+
+
+def test_all_weight_on_one_person_gives_finite_profiles(tmp_path):
+    spec = make_spec((4, 2))
+    weights = np.zeros(200)
+    weights[[10, 33]] = 1e6
+    paths = write_features(tmp_path / "f", spec, simulate(spec, 200)[0], weights)
+    result = train(paths, spec, SMALL, tmp_path / "c", progress=False)
+    assert all(torch.isfinite(tensor).all() for tensor in result.network.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda codes, weights: codes.fill(-1), "nothing to train on"),
+        (lambda codes, weights: weights.fill(0), "nothing to train on"),
+        (lambda codes, weights: codes.__setitem__(slice(None, None, 10), -1), "fold 0.*could not be judged"),
+        (lambda codes, weights: weights.__setitem__(3, np.nan), "weights in weight must be finite"),
+        (lambda codes, weights: weights.__setitem__(3, -1), "weights in weight must be finite"),
+        (lambda codes, weights: codes.__setitem__((3, 2), 4), "outside their levels: t0_2"),
+    ],
+)
+def test_features_that_cannot_be_trained_on_are_refused(change, reason, tmp_path):
+    spec = make_spec((4, 2))
+    codes, weights = simulate(spec, 60)[0], np.ones(60)
+    change(codes, weights)
+    paths = write_features(tmp_path / "f", spec, codes, weights)
+    with pytest.raises(ModelError, match=reason):
+        train(paths, spec, SMALL, tmp_path / "c", progress=False)
+
+
+def test_files_that_do_not_fit_are_named(tmp_path, small):
+    spec, paths = small
+    with pytest.raises(ModelError, match="missing: loose_0"):
+        train(paths, make_spec((4, 2), loose=1), SMALL, tmp_path, progress=False)
+    lone = tmp_path / "lone.parquet"
+    pq.write_table(pq.read_table(paths[0]).drop_columns(["fold"]), lone)
+    with pytest.raises(ModelError, match=r"lone\.parquet has no column fold"):
+        train([lone], spec, SMALL, tmp_path, progress=False)
+    lone.write_bytes(lone.read_bytes()[:100])
+    with pytest.raises(ModelError, match=r"lone\.parquet cannot be read"):
+        train([lone], spec, SMALL, tmp_path, progress=False)
