@@ -14,7 +14,7 @@ SPEC = make_spec((4, 3, 2), loose=1, flipped=1)
 
 def random_network(seed: int = 0) -> ProfileNetwork:
     torch.manual_seed(seed)
-    network = ProfileNetwork(SPEC)
+    network = ProfileNetwork(SPEC).double()
     with torch.no_grad():
         network.raw_correlation += torch.randn(3)
         for parameter in network.items.parameters():
