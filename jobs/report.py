@@ -47,7 +47,7 @@ WARNINGS = {
     "row_count": "The number of rows has changed markedly since the last extract.",
     "answer_shares": "The answers to at least one question have shifted markedly since the last extract.",
     "lonely_psu": "A sampling stratum has only one primary sampling unit.",
-    "new_column": "The extract has a column that the codebook does not know; it was not read.",
+    "new_columns": "The extract has columns that the codebook does not know; they were not read.",
 }
 
 
