@@ -133,7 +133,10 @@ class Covariate(Part):
 
 
 class Cohort(Part):
-    """A grouping of people: `map` names codes, or `breaks` (lower bounds, the last group open) names intervals."""
+    """A grouping of people: `map` names codes, or `breaks` (lower bounds, the last group open) names intervals.
+
+    `words` says for readers what a group's name stands for.
+    """
 
     key: Key
     column: Column
@@ -141,6 +144,7 @@ class Cohort(Part):
     breaks: tuple[float, ...] | None = None
     labels: tuple[str, ...] = ()
     missing: tuple[int | str, ...] = ()
+    words: dict[str, str] = {}
     label: str = ""
 
     @model_validator(mode="after")
@@ -154,11 +158,19 @@ class Cohort(Part):
                 raise ValueError(f"{len(self.breaks)} `breaks` need as many `labels`, not {len(self.labels)}")
         if len(set(self.groups)) < len(self.labels):
             raise ValueError("two groups have the same label")
+        unknown = sorted(set(self.words) - set(self.groups))
+        if unknown:
+            raise ValueError(f"`words` names the unknown group {unknown[0]}")
         return self
 
     @property
     def groups(self) -> tuple[str, ...]:
         return self.labels if self.map is None else tuple(dict.fromkeys(self.map.values()))
+
+    def read_group(self, group: str) -> str:
+        """The group in words that start with a capital."""
+        words = self.words.get(group) or group.replace("_", " ")
+        return words[:1].upper() + words[1:]
 
 
 class CustomRule(Part):

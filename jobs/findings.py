@@ -98,7 +98,7 @@ class Findings:
 def find_findings(book: Codebook, rows: Iterable[Row]) -> list[Findings]:
     """The public outcomes of the codebook with their cells; groups that have no row are there without one."""
     placed = {(row["outcome"], *_place_row(row)): row for row in rows}
-    groups = {cohort.key: cohort.groups for cohort in book.cohorts}
+    cohorts = {cohort.key: cohort for cohort in book.cohorts}
     found = []
     for outcome in book.parsed_outcomes():
         if not outcome.public:
@@ -106,10 +106,10 @@ def find_findings(book: Codebook, rows: Iterable[Row]) -> list[Findings]:
         by_breakdown = {
             keys: tuple(
                 Cell(
-                    tuple(label_level(level) for level in levels),
+                    tuple(cohorts[key].read_group(level) for key, level in zip(keys, levels, strict=True)),
                     placed.get((outcome.name, frozenset(zip(keys, levels, strict=True)))),
                 )
-                for levels in product(*(groups[key] for key in keys))
+                for levels in product(*(cohorts[key].groups for key in keys))
             )
             for keys in sorted(book.breakdowns, key=len)
         }
@@ -145,13 +145,8 @@ def find_bands(book: Codebook, outcome: Outcome) -> list[tuple[float, float, str
     return list(zip(starts, [*starts[1:], high], scale.bands or [""], strict=True))
 
 
-def label_level(level: str) -> str:
-    words = level.replace("_", " ")
-    return words[:1].upper() + words[1:]
-
-
 def label_breakdown(book: Codebook, keys: tuple[str, ...]) -> str:
-    labels = {cohort.key: cohort.label or label_level(cohort.key) for cohort in book.cohorts}
+    labels = {cohort.key: cohort.label or cohort.key.replace("_", " ").capitalize() for cohort in book.cohorts}
     return " and ".join(labels[key] if i == 0 else labels[key].lower() for i, key in enumerate(keys)) or "Everybody"
 
 
@@ -183,9 +178,9 @@ def find_series(book: Codebook, keys: tuple[str, ...]) -> tuple[int, tuple[str, 
     """For a breakdown by two cohorts: which of them is told by shape and colour, and its groups."""
     if len(keys) != 2:
         return None
-    groups = {cohort.key: cohort.groups for cohort in book.cohorts}
-    place = min((0, 1), key=lambda i: len(groups[keys[i]]))
-    chosen = tuple(label_level(level) for level in groups[keys[place]])
+    cohorts = {cohort.key: cohort for cohort in book.cohorts}
+    cohort = min((cohorts[key] for key in keys), key=lambda cohort: len(cohort.groups))
+    place, chosen = keys.index(cohort.key), tuple(cohort.read_group(group) for group in cohort.groups)
     return (place, chosen) if len(chosen) <= len(SHAPES) else None
 
 

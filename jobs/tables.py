@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from expectations.codebook import Codebook, Scale
+from expectations.codebook import Codebook, Cohort, Scale
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -55,7 +55,12 @@ DESIGN = (
 
 
 def cohort_columns(book: Codebook) -> list[ColumnSpec]:
-    return [ColumnSpec(c.key, "string", c.label or c.key) for c in book.cohorts]
+    return [ColumnSpec(c.key, "string", _list_groups(c)) for c in book.cohorts]
+
+
+def _list_groups(cohort: Cohort) -> str:
+    words = [f"{group} = {cohort.words[group]}" if group in cohort.words else group for group in cohort.groups]
+    return f"{cohort.label or cohort.key}: {', '.join(words)}; null outside all groups"
 
 
 def accepted_columns(book: Codebook) -> list[ColumnSpec]:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expectations.codebook import Codebook, read_codebook
-from jobs.findings import find_findings, find_span, label_level
+from jobs.findings import find_findings, find_span
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
 from jobs.report import ReportContext, render_report, run
@@ -148,7 +148,7 @@ def test_every_outcome_and_group_is_named(book: Codebook, page: str) -> None:
         assert findings.title in texts
     for cohort in book.cohorts:
         assert cohort.label in texts
-        assert all(label_level(group) in texts for group in cohort.groups)
+        assert all(cohort.read_group(group) in texts for group in cohort.groups)
     assert "depression_mean" not in page
 
 
