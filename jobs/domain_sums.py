@@ -3,7 +3,7 @@
 What reaches the driver is cells x PSUs, never people. The sums are exact for the values that they add, so neither the
 order of rows nor their partitions can change a digit of an estimate: each value is split into a coarse and a fine part
 on fixed binary grids (pre-rounding, Demmel and Nguyen 2013), wide enough that adding doubles never rounds. What the
-split drops lies below 2^-50 of the largest value, whatever the number of people up to 2^26.
+split drops is below 2^-57 of the largest value of any outcome.
 """
 
 import math
@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from expectations.errors import ContractBroken
 
 MANTISSA_BITS = 53
+# Sums and the power of the answer that each adds up, weighted.
 POWERS = {"sum_w": 0, "sum_wy": 1, "sum_wyy": 2}
 COUNTS = ("n", "n_cases")
 
@@ -51,41 +52,42 @@ def domain_sums(frame: DataFrame, outcomes: Mapping[str, Column | str], breakdow
     if len({frozenset(b) for b in breakdowns}) != len(breakdowns):
         raise ValueError(f"a breakdown is given twice: {', '.join(map(name_breakdown, breakdowns))}")
     cohorts = list(dict.fromkeys(name for breakdown in breakdowns for name in breakdown))
-    people = _select_people(frame, outcomes, cohorts)
+    people = _select_people(frame, list(outcomes.values()), cohorts)
     grids = _choose_grids(people, list(outcomes))
     if grids is None:
         return sums_schema(cohorts).empty_table()
-    keys = [f"c{i}" for i in range(len(cohorts))]
-    cells = people.groupBy(*keys, "stratum", "psu").agg(*_sum_answers(len(outcomes), grids))
-    sets = [[*(keys[cohorts.index(name)] for name in b), "stratum", "psu"] for b in breakdowns]
-    names = [name for name in cells.columns if name not in {*keys, "stratum", "psu"}]
-    rolled = cells.groupingSets(sets, *keys, "stratum", "psu").agg(
-        *[F.grouping(key).alias(f"out_{key}") for key in keys], *[F.sum(name).alias(name) for name in names]
+    cells = [f"c{i}" for i in range(len(cohorts))]
+    # A row an answer: sums of ten outcomes side by side make code too long for Spark to compile, and crawl.
+    answers = people.select(*cells, "stratum", "psu", "w", F.posexplode("answers").alias("outcome", "y"))
+    keys = ["outcome", "stratum", "psu"]
+    sets = [[*(cells[cohorts.index(name)] for name in breakdown), *keys] for breakdown in breakdowns]
+    sums = answers.groupingSets(sets, *cells, *keys).agg(
+        *[F.grouping(cell).alias(f"out_{cell}") for cell in cells], *_sum_answers(grids)
     )
-    for key in keys:
-        rolled = rolled.where((F.col(f"out_{key}") == 1) | F.col(key).isNotNull())
-    return _unpivot(rolled.toArrow(), list(outcomes), breakdowns, cohorts)
+    for cell in cells:
+        sums = sums.where((F.col(f"out_{cell}") == 1) | F.col(cell).isNotNull())
+    return _name_rows(sums.toArrow(), list(outcomes), breakdowns, cohorts)
 
 
-def _select_people(frame: DataFrame, outcomes: Mapping[str, Column | str], cohorts: Sequence[str]) -> DataFrame:
+def _select_people(frame: DataFrame, outcomes: Sequence[Column | str], cohorts: Sequence[str]) -> DataFrame:
     """Columns under short names of our own, so that no cohort or outcome can clash with them."""
-    answers = [F.col(y) if isinstance(y, str) else y for y in outcomes.values()]
+    answers = [(F.col(y) if isinstance(y, str) else y).cast("double") for y in outcomes]
     return frame.where(F.col("weight") > 0).select(
         *[F.col(name).cast("string").alias(f"c{i}") for i, name in enumerate(cohorts)],
         F.col("stratum").cast("string").alias("stratum"),
         F.col("psu").cast("string").alias("psu"),
         F.col("weight").cast("double").alias("w"),
-        *[y.cast("double").alias(f"y{j}") for j, y in enumerate(answers)],
+        F.array(*answers).alias("answers"),
     )
 
 
-def _choose_grids(people: DataFrame, outcomes: Sequence[str]) -> dict[tuple[int, str], tuple[float, float]] | None:
-    """For every sum the coarse and the fine step, powers of two; None where nobody has a weight."""
+def _choose_grids(people: DataFrame, outcomes: Sequence[str]) -> dict[str, tuple[float, float]] | None:
+    """For every sum its coarse and fine step, powers of two; None where nobody has a weight."""
     largest = people.agg(
         F.count("*").alias("people"),
         F.count_if(F.col("stratum").isNull() | F.col("psu").isNull()).alias("homeless"),
         F.max("w").alias("w"),
-        *[F.max(F.abs(f"y{j}")).alias(f"y{j}") for j in range(len(outcomes))],
+        *[F.max(F.abs(F.col("answers")[j])).alias(f"y{j}") for j in range(len(outcomes))],
     ).first()
     if largest is None or not largest["people"]:
         return None
@@ -93,54 +95,48 @@ def _choose_grids(people: DataFrame, outcomes: Sequence[str]) -> dict[tuple[int,
         raise ContractBroken(f"{largest['homeless']} people have a weight but no stratum or no PSU: give them one")
     if not math.isfinite(largest["w"]):
         raise ContractBroken("a weight is infinite or not a number: quarantine such rows before estimating")
-    bits = int(largest["people"]).bit_length()
-    steps = {}
-    for j, outcome in enumerate(outcomes):
-        y = largest[f"y{j}"] or 0.0
+    answers = [largest[f"y{j}"] or 0.0 for j in range(len(outcomes))]
+    for outcome, y in zip(outcomes, answers, strict=True):
         if not math.isfinite(y):
             raise ContractBroken(f"outcome {outcome}: a value is infinite or not a number")
-        for name, power in POWERS.items():
-            top = math.frexp(largest["w"] * y**power)[1] + bits
-            coarse = top - MANTISSA_BITS
-            steps[j, name] = (2.0**coarse, 2.0 ** (coarse + bits - 1 - MANTISSA_BITS))
+    bits = int(largest["people"]).bit_length()
+    steps = {}
+    for name, power in POWERS.items():
+        # Below 2^53 steps a sum of multiples of a step is exact; a fine part is half a coarse step at most.
+        coarse = math.frexp(largest["w"] * max(answers) ** power)[1] + bits - MANTISSA_BITS
+        steps[name] = (2.0**coarse, 2.0 ** (coarse - 1 + bits - MANTISSA_BITS))
     return steps
 
 
-def _sum_answers(outcomes: int, grids: Mapping[tuple[int, str], tuple[float, float]]) -> Iterator[Column]:
-    w = F.col("w")
-    for j in range(outcomes):
-        y = F.col(f"y{j}")
-        yield F.count(y).alias(f"n_{j}")
-        yield F.count_if(y == 1).alias(f"n_cases_{j}")
-        values = {"sum_w": F.when(y.isNotNull(), w), "sum_wy": w * y, "sum_wyy": w * y * y}
-        for name, value in values.items():
-            coarse_step, fine_step = grids[j, name]
-            coarse = F.rint(value / coarse_step) * coarse_step
-            fine = F.rint((value - coarse) / fine_step) * fine_step
-            yield F.sum(coarse).alias(f"{name}_{j}")
-            yield F.sum(fine).alias(f"{name}_fine_{j}")
+def _sum_answers(grids: Mapping[str, tuple[float, float]]) -> Iterator[Column]:
+    w, y = F.col("w"), F.col("y")
+    yield F.count(y).alias("n")
+    yield F.count_if(y == 1).alias("n_cases")
+    values = {"sum_w": F.when(y.isNotNull(), w), "sum_wy": w * y, "sum_wyy": w * y * y}
+    for name, value in values.items():
+        coarse_step, fine_step = grids[name]
+        coarse = F.rint(value / coarse_step) * coarse_step
+        yield F.sum(coarse).alias(name)
+        yield F.sum(F.rint((value - coarse) / fine_step) * fine_step).alias(f"{name}_fine")
 
 
-def _unpivot(
-    wide: pa.Table, outcomes: Sequence[str], breakdowns: Sequence[Breakdown], cohorts: Sequence[str]
+def _name_rows(
+    sums: pa.Table, outcomes: Sequence[str], breakdowns: Sequence[Breakdown], cohorts: Sequence[str]
 ) -> pa.Table:
-    """From a row per cell and PSU to a row per cell, PSU and outcome, under the names of `sums_schema`."""
-    schema, parts = sums_schema(cohorts), []
+    """The rows under the names of `sums_schema`, labelled by breakdown, coarse and fine parts put together."""
+    parts = []
     for breakdown in breakdowns:
-        inside = pa.array([True] * len(wide))
+        inside = pa.repeat(True, len(sums))
         for i, name in enumerate(cohorts):
-            inside = pc.and_(inside, pc.equal(wide[f"out_c{i}"], 0 if name in breakdown else 1))
-        rows = wide.filter(inside)
-        for j, outcome in enumerate(outcomes):
-            columns = {
-                "breakdown": pa.repeat(name_breakdown(breakdown), len(rows)),
-                **{name: rows[f"c{i}"] for i, name in enumerate(cohorts)},
-                "outcome": pa.repeat(outcome, len(rows)),
-                "stratum": rows["stratum"],
-                "psu": rows["psu"],
-                **{name: rows[f"{name}_{j}"] for name in COUNTS},
-                **{name: pc.fill_null(pc.add(rows[f"{name}_{j}"], rows[f"{name}_fine_{j}"]), 0.0) for name in POWERS},
-            }
-            parts.append(pa.table(columns).cast(schema))
+            inside = pc.and_(inside, pc.equal(sums[f"out_c{i}"], 0 if name in breakdown else 1))
+        rows = sums.filter(inside)
+        columns = {
+            "breakdown": pa.repeat(name_breakdown(breakdown), len(rows)),
+            **{name: rows[f"c{i}"] for i, name in enumerate(cohorts)},
+            "outcome": pc.take(pa.array(outcomes), rows["outcome"]),
+            **{name: rows[name] for name in ("stratum", "psu", *COUNTS)},
+            **{name: pc.fill_null(pc.add(rows[name], rows[f"{name}_fine"]), 0.0) for name in POWERS},
+        }
+        parts.append(pa.table(columns).cast(sums_schema(cohorts)))
     order = [(name, "ascending") for name in ("breakdown", *cohorts, "outcome", "stratum", "psu")]
     return pa.concat_tables(parts).sort_by(order)

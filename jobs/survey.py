@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -127,7 +128,7 @@ def _split_domains(sums: pa.Table, labels: Sequence[str]) -> Iterator[tuple[dict
     codes = [column.indices.to_numpy() for column in encoded]
     change = np.any([np.diff(code) != 0 for code in codes], axis=0)
     starts = np.concatenate([[0], np.flatnonzero(change) + 1, [len(sums)]])
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in pairwise(starts):
         first = {name: sums[name][int(start)].as_py() for name in labels}
         yield first, DomainSums(**{name: column[start:stop] for name, column in columns.items()})
 
