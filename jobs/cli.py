@@ -107,7 +107,7 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     run: Callable[[Job], StageRecord] = import_module(f"jobs.{stage}").run
     night = _find_night(stage, lake, arguments.run_date)
     if night is None:  # published, and nothing newer is in the making: only what follows from the manifests is remade
-        refresh(Job(lake, Night(lake, arguments.run_date, 0), book, digest))
+        refresh(Job(lake, Night(lake, arguments.run_date, lake.last_token()), book, digest))
         return
     job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain)
     _check_codebook(job, stage)
@@ -136,10 +136,7 @@ def _find_night(stage: str, lake: Lake, run_date: date) -> Night | None:
         return lake.current_night(run_date)
     if stage == "publish":
         return None
-    night = lake.open_night(run_date)
-    for record in manifest["stages"].values():
-        night.write(StageRecord.from_json(record))
-    return night
+    return lake.open_night(run_date, [StageRecord.from_json(record) for record in manifest["stages"].values()])
 
 
 def _check_codebook(job: Job, stage: str) -> None:

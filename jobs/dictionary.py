@@ -20,8 +20,7 @@ def write_dictionary(folder: Path, book: Codebook) -> None:
         "dictionary.html.j2", book=book, tables=[(t, _zone(t), columns) for t, columns in tables.items()]
     )
     for name, content in (("data_dictionary.csv", _write_csv(tables)), ("data_dictionary.html", page)):
-        write_atomically(folder / name, content)
-        (folder / name).chmod(0o644)
+        write_atomically(folder / name, content, 0o644)
 
 
 def _public_first(entry: tuple[str, object]) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -62,12 +62,13 @@ class StageRecord:
         return StageRecord(**{**raw, "tables": tables})
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces a file in one step; readers see the old one or the new one."""
+def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> None:
+    """Replaces a file in one step; readers see the old one or the new one, and never one that is shut to them."""
     data = content.encode() if isinstance(content, str) else content
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with scratch.open("wb") as file:
+            scratch.chmod(mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -122,15 +123,24 @@ class Lake:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def open_night(self, run_date: date) -> "Night":
-        """A new night of the date, under the next fencing token. Tokens only rise, also after a night was given up."""
-        counter = self.restricted / "token"
-        token = int(counter.read_text()) + 1 if counter.exists() else 1
-        write_atomically(counter, str(token))
+    def open_night(self, run_date: date, records: Iterable[StageRecord] = ()) -> "Night":
+        """A new night of the date, under the next fencing token. Tokens only rise, also after a night was given up.
+
+        It begins with these records; its marker comes last, so that a half-opened one is never taken up.
+        """
+        token = self.last_token() + 1
+        write_atomically(self.restricted / "token", str(token))
         night = Night(self, run_date, token)
         night.folder.mkdir(mode=0o700)
+        for record in records:
+            night.write(record)
         write_atomically(night.folder / "night.json", json.dumps({"run_date": run_date.isoformat(), "token": token}))
         return night
+
+    def last_token(self) -> int:
+        """The highest token that was ever given; 0 before the first."""
+        counter = self.restricted / "token"
+        return int(counter.read_text()) if counter.exists() else 0
 
     def current_night(self, run_date: date) -> "Night":
         """The newest night of the date that is in the making.
@@ -193,9 +203,13 @@ class Night:
         return {stage: self.read(stage).digest() for stage in stages}
 
     def scratch(self, name: str) -> Path:
-        """An empty folder for a stage's unfinished files."""
-        folder = self.folder / "scratch" / name
-        shutil.rmtree(folder, ignore_errors=True)
+        """An empty folder for a stage's unfinished files.
+
+        Each process has its own: the JVM of one that was killed may write on for a moment.
+        """
+        stage = self.folder / "scratch" / name
+        shutil.rmtree(stage, ignore_errors=True)
+        folder = stage / str(os.getpid())
         folder.mkdir(parents=True, mode=0o700)
         return folder
 

@@ -30,7 +30,6 @@ def run(job: Job) -> StageRecord:
         raise StageError(f"a later night of {job.run_date} is published already: this one is given up")
     _create_manifest(job.lake, job.night, manifest)
     refresh(job)
-    _clean(job.lake, job.night)
     return StageRecord("publish", counts=manifest["rows"])
 
 
@@ -91,18 +90,23 @@ def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> N
 
 
 def refresh(job: Job) -> None:
-    """Makes anew what follows from the manifests: history of models, catalogs, public manifests, latest report."""
+    """Makes anew what follows from the manifests: history of models, public manifests, latest report, catalogs.
+
+    Killed at any moment and run again, it ends the same; what is left over of unpublished nights goes last.
+    """
     manifests = job.lake.manifests()
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
-    write_catalog(job.lake.restricted, manifests)
-    write_catalog(job.lake.public, manifests)
     write_dictionary(job.lake.public, job.book)
     for manifest in manifests:
         _write_public_manifest(job.lake, manifest)
     report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
-    write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes())
+    write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
+    # Before the catalog names the files, so that whoever could read the night before can read this one.
     _open_public(job.lake)
+    write_catalog(job.lake.restricted, manifests)
+    write_catalog(job.lake.public, manifests)
+    _clean(job.lake, job.night)
 
 
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
@@ -119,7 +123,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "report": manifest["stages"]["report"]["details"],
     }
     target = folder / f"{manifest['token']:08d}.json"
-    write_atomically(target, json.dumps(content, indent=1, sort_keys=True))
+    write_atomically(target, json.dumps(content, indent=1, sort_keys=True), 0o644)
 
 
 def _open_public(lake: Lake) -> None:
@@ -130,7 +134,7 @@ def _open_public(lake: Lake) -> None:
 
 
 def _clean(lake: Lake, night: Night) -> None:
-    """Removes what this date's earlier attempts left: their staging, and data files that no manifest names."""
+    """Removes what this date's attempts and killed runs left: staging, and data files that no manifest names."""
     folder = lake.restricted / "runs" / f"run_date={night.run_date.isoformat()}"
     named = set()
     for file in folder.glob("[0-9]*.json"):
@@ -145,6 +149,11 @@ def _clean(lake: Lake, night: Night) -> None:
     for old in lake.open_nights():
         if old.run_date == night.run_date and old.token <= night.token:
             remove_night(old)
+    for unmarked in lake.staging.iterdir():
+        if not (unmarked / "night.json").exists():
+            shutil.rmtree(unmarked)
+    for unfinished in list(lake.root.rglob(".*.tmp")):
+        shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
 
 
 def remove_night(night: Night) -> None:

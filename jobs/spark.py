@@ -1,6 +1,7 @@
 """Spark sessions: the settings that every stage shares."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,10 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     """A session of the stage: under spark-submit where and as large as it says, else on this machine's cores."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    (lake.restricted / "spark").mkdir(mode=0o700, exist_ok=True)
+    scratch = lake.restricted / "spark"
+    # What a killed run left: whoever starts a session holds the lake.
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700, exist_ok=True)
     builder = SparkSession.builder.appName(f"mindcensus {stage}")
     for key, value in settings(lake).items():
         builder = builder.config(key, value)
