@@ -2,7 +2,8 @@
 
 Each line is one record (RFC 4180, but without line breaks inside quotes), so that a large file can be split between
 executors and one stray quote cannot swallow the rows after it. A line that cannot be cut into exactly the header's
-fields is a malformed row: it stays a row, its fields empty. Blank lines and lines that repeat the header are no rows.
+fields is a malformed row: it stays a row, all its fields empty, because any of them might be the id. Blank lines and
+lines that repeat the header are no rows.
 Spark's own CSV parser is not used: it quotes the record in an exception where a line has more fields than it allows.
 """
 
@@ -126,7 +127,7 @@ def read_csv_rows(
     tokens = lines.select(_split_line(F.col("line"), source.delimiter).alias("tokens"), "line", "valid", "source_file")
     fields = tokens.select(_whole_fields(len(names), source.delimiter).alias("fields"), "valid", "source_file")
     cut = fields.select(
-        *[_blank_to_null(F.get("fields", F.lit(names.index(name)))).alias(name) for name in (person_id, *columns)],
+        *[F.get("fields", F.lit(names.index(name))).alias(name) for name in (person_id, *columns)],
         "source_file",
         (F.isnull("fields") | ~F.col("valid")).alias("malformed"),
     )
@@ -143,13 +144,14 @@ def _split_line(line: Column, delimiter: str) -> Column:
 
 
 def _whole_fields(count: int, delimiter: str) -> Column:
-    """The values of the fields; null where they are not as many as the header's, or a quote does not match."""
+    """The fields' values, blank ones null; null where they are not as many as the header's, or a quote is open."""
     tokens, line = F.col("tokens"), F.col("line")
-    unquoted = F.transform(tokens, _unquote)
+    # Inside the array: the same for each column by itself makes code too long for the JVM to compile, ten times slower.
+    plain, unquoted = F.transform(tokens, _blank_to_null), F.transform(tokens, lambda t: _blank_to_null(_unquote(t)))
     # Joined again the parts are the line, unless the pattern had to pass over something.
     return F.when(
         F.size(tokens) == count,
-        F.when(~line.contains('"'), tokens).when(F.array_join(tokens, delimiter) == line, unquoted),
+        F.when(~line.contains('"'), plain).when(F.array_join(tokens, delimiter) == line, unquoted),
     )
 
 

@@ -24,21 +24,22 @@ from jobs.stat_files import count_xport_rows, to_text
 KEY = "0123456789abcdef-key-of-the-test"
 NAMES = ["pid", "w", "st", "psu", "q1", "q2"]
 HEADER = ",".join(NAMES)
+GOOD = f"{HEADER}\n70001,1,1,1,1,1\n"
 SHARED = Path(os.environ.get("MINDCENSUS_SHARED", Path(__file__).parents[2] / "../shared"))
 NHANES = SHARED / "data/nhanes_2017_2018"
 
 Read = Callable[..., Delivered]
 
 
-def make_book(**source: Any) -> Codebook:
+def make_book(person_id: str = "pid", stratum: str = "st", **source: Any) -> Codebook:
     return Codebook.model_validate(
         {
             "codebook": "small",
             "version": 1,
             "title": "Small",
             "source": {"format": "csv", "files": ["people.csv"], **source},
-            "person_id": "pid",
-            "design": {"weight": "w", "stratum": "st", "psu": "psu"},
+            "person_id": person_id,
+            "design": {"weight": "w", "stratum": stratum, "psu": "psu"},
             "items": [{"key": k, "column": k, "levels": [0, 1, 2, 3]} for k in ("q1", "q2")],
             "scales": [{"key": "s", "items": ["q1", "q2"], "source": "test"}],
             "traits": [{"key": "t", "scale": "s"}],
@@ -134,6 +135,12 @@ def test_parts_of_one_entry(read: Read) -> None:
         (pseudonym(str(i)), f"part {i}+[é%20].csv") for i in range(3)
     )
     assert len(delivered.files) == 4
+
+
+def test_names_of_the_frames_own_columns(read: Read) -> None:
+    content = {"people.csv": GOOD.replace("pid", "person_id").replace("st", "Malformed")}
+    assert cells(read(content, person_id="person_id", stratum="w"), "person_id") == [(pseudonym("70001"),)]
+    broken(read, ["two columns would be called malformed"], content, person_id="person_id", stratum="Malformed")
 
 
 # CSV
@@ -393,8 +400,6 @@ def test_rows_of_a_third_file_without_the_first(read: Read) -> None:
 
 
 # Broken extracts
-
-GOOD = f"{HEADER}\n70001,1,1,1,1,1\n"
 
 
 @pytest.mark.parametrize(
