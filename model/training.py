@@ -39,10 +39,10 @@ class TrainingSettings:
 
     seed: int = 1
     weight_column: str | None = "weight"
-    max_epochs: int = 40
+    max_epochs: int = 25
     patience: int = 6
     batch_size: int = 1024
-    encoder_rate: float = 2e-3
+    encoder_rate: float = 4e-3
     item_rate: float = 3e-2
     samples: int = 2
     threads: int = 1
