@@ -48,7 +48,7 @@ define SHOWN
 s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/
 s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.hooks\.[^]]*\] loc=.*/     \1/
 T
-/^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Setting Spark log level\|Tmp dir\|Running command\|Output:\|Command exited\)/d
+/^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Setting Spark\|at \|\.\.\. \|Tmp dir\|Running command\|Output:\|Command exited\)/d
 /^     [0-9/]* [0-9:]* \(INFO\|WARN\) /d
 p
 endef
@@ -71,7 +71,8 @@ run: setup $(AIRFLOW_STAMP)
 	    if [ ! -d "$$extract" ]; then
 	        echo "== simulating an extract of $$PEOPLE people: $$extract"
 	        mkdir -p extracts
-	        mindcensus demo --people "$$PEOPLE" --seed "$$SEED" --run-date "$$run_date" --out "$$extract"
+	        mindcensus demo --people "$$PEOPLE" --seed "$$SEED" --run-date "$$run_date" --out "$$extract" 2>.airflow/demo.log || {
+	            tail -n 3 .airflow/demo.log >&2; exit 1; }
 	    fi
 	fi
 	extract=$$(realpath -m -- "$$extract")
@@ -138,7 +139,7 @@ $(STAMP):
 	    "$$python" -m venv .venv
 	fi
 	rm -f .venv/.set-up-*
-	pip="python -m pip -qq --no-input --disable-pip-version-check install"
+	pip="python -m pip -qq --no-input --disable-pip-version-check install --no-compile"
 	echo "   1/3 $(TORCH)"; $$pip $(TORCH)
 	echo "   2/3 requirements.lock"; $$pip --no-deps -r requirements.lock
 	echo "   3/3 mindcensus"; $$pip --no-deps --no-build-isolation -e .
