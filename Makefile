@@ -150,7 +150,7 @@ lock:
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT
 	python=$$($(FIND_PYTHON))
 	"$$python" -m venv "$$scratch/venv"
-	"$$scratch/venv/bin/pip" install --quiet --disable-pip-version-check uv
+	"$$scratch/venv/bin/pip" -qq --disable-pip-version-check install uv
 	"$$scratch/venv/bin/uv" pip compile pyproject.toml --quiet --group dev --python-version 3.11 \
 	    --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-header --no-annotate \
 	    | grep -vE '^(torch|triton|nvidia-|cuda-)' >"$$scratch/lock"
