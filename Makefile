@@ -85,8 +85,9 @@ run: setup $(AIRFLOW_STAMP)
 	    echo "make run: the night of $$run_date failed: the stage's own words stand above, the whole log is $$log" >&2; exit 1; }
 	echo
 	echo "== done: the night of $$run_date is published"
-	echo "report, estimates    $$lake/public      (catalog.duckdb, for everybody)"
-	echo "people               $$lake/restricted  (catalog.duckdb, for the lake's owner alone)"
+	echo "report               $$lake/public/reports/latest.html"
+	echo "cohort estimates     $$lake/public/catalog.duckdb"
+	echo "people's profiles    $$lake/restricted/catalog.duckdb, for the lake's owner alone"
 	echo "ask it               .venv/bin/python -c \"import duckdb; print(duckdb.connect('$$lake/public/catalog.duckdb', read_only=True).sql('FROM cohorts_latest'))\""
 	echo "the next night       make run"
 
