@@ -9,11 +9,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -105,12 +106,11 @@ def run_stages(arguments: argparse.Namespace) -> int:
 def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: argparse.Namespace) -> None:
     """Runs one stage of the date's night and writes its record. A broken contract leaves no night behind."""
     run: Callable[[Job], StageRecord] = import_module(f"jobs.{stage}").run
-    night = _find_night(stage, lake, arguments.run_date)
+    night = _find_night(stage, lake, arguments.run_date, digest)
     if night is None:  # published, and nothing newer is in the making: only what follows from the manifests is remade
         refresh(Job(lake, Night(lake, arguments.run_date, lake.last_token()), book, digest))
         return
     job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain)
-    _check_codebook(job, stage)
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")
     start = time.monotonic()
@@ -127,25 +127,25 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     log.info("stage done", seconds=seconds, **record.counts)
 
 
-def _find_night(stage: str, lake: Lake, run_date: date) -> Night | None:
+def _find_night(stage: str, lake: Lake, run_date: date, digest: str) -> Night | None:
     """`validate` opens a night; the other stages go on with it, or take the published night up again."""
     if stage == "validate":
         return lake.open_night(run_date)
     manifest = lake.published(run_date)
     if manifest is None or any(n.run_date == run_date for n in lake.open_nights()):
-        return lake.current_night(run_date)
+        night = lake.current_night(run_date)
+        _check_codebook(night.read("validate").details["codebook"], run_date, digest)
+        return night
+    _check_codebook(manifest["codebook"], run_date, digest)
     if stage == "publish":
         return None
     return lake.open_night(run_date, [StageRecord.from_json(record) for record in manifest["stages"].values()])
 
 
-def _check_codebook(job: Job, stage: str) -> None:
-    if stage == "validate":
-        return
-    validated = job.night.read("validate").details["codebook"]
-    if validated["sha256"] != job.codebook_sha256:
+def _check_codebook(validated: Mapping[str, Any], run_date: date, digest: str) -> None:
+    if validated["sha256"] != digest:
         raise UsageError(
-            f"the night of {job.run_date} was validated by another codebook ({validated['name']} version "
+            f"the night of {run_date} was validated by another codebook ({validated['name']} version "
             f"{validated['version']}): give that one, or run `mindcensus validate` again"
         )
 

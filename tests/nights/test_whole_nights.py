@@ -1,0 +1,408 @@
+"""Whole nights by the real commands: NHANES against R's figures, and what one night owes to the next."""
+
+import fcntl
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+
+from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
+from tests.nights.conftest import Copy, SmallNight
+from tests.nights.small_night import (
+    FIRST,
+    SECOND,
+    STAGES,
+    THIRD,
+    CommandLine,
+    Ended,
+    read_manifest,
+    read_view,
+    run,
+    simulate_rows,
+    write_extract,
+)
+
+NHANES_NIGHT = "2020-03-01"
+OUTCOMES = {"phq9": "phq9_total", "phq9_ge10": "phq9_ge10"}
+NINE_DIGITS = 1e-9
+
+
+# ---- NHANES
+
+
+@pytest.fixture(scope="module")
+def nhanes_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lake = tmp_path_factory.mktemp("nhanes") / "lake"
+    where = ["--lake", lake, "--run-date", NHANES_NIGHT, "--codebook", "nhanes_2017_2018"]
+    ended = run("run", *where, "--extract", DATA, MINDCENSUS_DRIVER_MEMORY="2g")
+    assert ended.code == 0, ended.said
+    return lake
+
+
+def read_estimates(lake: Path, zone: str, table: str) -> list[dict[str, Any]]:
+    with duckdb.connect(str(lake / zone / "catalog.duckdb"), read_only=True) as connection:
+        found = connection.execute(f"FROM {table}_latest")
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def find_estimate(rows: list[dict[str, Any]], cohorts: tuple[str, ...], levels: list[str], outcome: str) -> Any:
+    breakdown = "*".join(cohorts) or "all"
+    cell = dict(zip(cohorts, levels, strict=True))
+    (row,) = (
+        row
+        for row in rows
+        if row["breakdown"] == breakdown
+        and row["outcome"] == outcome
+        and all(row[cohort] == level for cohort, level in cell.items())
+    )
+    return row
+
+
+@needs_nhanes
+def test_nhanes_population_figures(nhanes_lake: Path) -> None:
+    rows = read_estimates(nhanes_lake, "restricted", "cohorts_internal")
+    mean, share = (find_estimate(rows, (), [], outcome) for outcome in ("phq9_total", "phq9_ge10"))
+    assert mean["n"] == share["n"] == 5_068
+    assert mean["df"] == share["df"] == 15
+    assert share["ci_method"] == "korn-graubard"
+    assert [mean["estimate"], mean["se"]] == pytest.approx([3.158949314594, 0.077996226595], rel=NINE_DIGITS)
+    assert [share["estimate"], share["se"]] == pytest.approx([0.085309635051, 0.005182403593], rel=NINE_DIGITS)
+    assert [share["ci_low"], share["ci_high"]] == pytest.approx([0.074562, 0.097057], abs=5e-7)
+
+
+@needs_nhanes
+def test_nhanes_domains_of_adults(nhanes_lake: Path) -> None:
+    rows = read_estimates(nhanes_lake, "restricted", "cohorts_internal")
+    compared = 0
+    for theirs in read_reference().to_dict("records"):
+        if theirs["domain_vars"] == "all_adults_20plus" or theirs["outcome"] not in OUTCOMES:
+            continue
+        cohorts = BREAKDOWNS[theirs["domain_vars"]]
+        levels = theirs["domain_levels"].split(":") if cohorts else []
+        ours = find_estimate(rows, cohorts, levels, OUTCOMES[theirs["outcome"]])
+        assert (ours["n"], ours["df"]) == (theirs["n"], theirs["df"]), levels
+        figures = [ours["n_weighted"], ours["estimate"], ours["se"]]
+        assert figures == pytest.approx([theirs["weighted_n"], theirs["estimate"], theirs["se"]], rel=NINE_DIGITS)
+        if theirs["kind"] == "proportion":
+            limits = [theirs["ci_kg_nchs_low"], theirs["ci_kg_nchs_high"]]
+            assert [ours["ci_low"], ours["ci_high"]] == pytest.approx(limits, rel=NINE_DIGITS)
+        compared += 1
+    assert compared == 58
+
+
+@needs_nhanes
+def test_nhanes_rows_add_up(nhanes_lake: Path) -> None:
+    rows = read_manifest(nhanes_lake, NHANES_NIGHT)["rows"]
+    assert rows == {
+        "delivered": 9_254,
+        "features": 5_533,
+        "quarantined": 0,
+        "withdrawn": 0,
+        "duplicates": 0,
+        "ineligible": 3_721,
+        "profiles": 5_533,
+    }
+
+
+@needs_nhanes
+def test_nhanes_public_figures_are_rounded(nhanes_lake: Path) -> None:
+    check_public_figures(read_estimates(nhanes_lake, "public", "cohorts"))
+
+
+@needs_nhanes
+def test_nhanes_has_all_a_reader_needs(nhanes_lake: Path) -> None:
+    check_readers(nhanes_lake, NHANES_NIGHT)
+    check_modes(nhanes_lake)
+
+
+# ---- What holds for every published lake
+
+
+def check_public_figures(rows: list[dict[str, Any]]) -> None:
+    assert rows
+    for row in rows:
+        assert not row["outcome"].endswith("_mean"), "traits are for the restricted zone alone"
+        assert row["deff"] is None
+        assert "n_cases" not in row
+        if row["n"] is not None:
+            assert row["n"] % 5 == 0
+        if row["n_weighted"]:
+            assert row["n_weighted"] == pytest.approx(round_digits(row["n_weighted"], 3), rel=1e-12)
+        decimals = 2 if row["kind"] == "mean" else 3
+        for name in ("estimate", "ci_low", "ci_high"):
+            if row[name] is not None:
+                assert row[name] == pytest.approx(round(row[name], decimals), abs=1e-12), name
+        if row["se"]:
+            assert row["se"] == pytest.approx(round_digits(row["se"], 2), rel=1e-9)
+        if row["disclosure"] != "shown":
+            assert row["estimate"] is None
+
+
+def round_digits(value: float, digits: int) -> float:
+    return round(value, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def check_readers(lake: Path, run_date: str) -> None:
+    """The catalogs answer for every table, and report, dictionary and public manifest are there."""
+    tables = {
+        "public": ("cohorts", "quality"),
+        "restricted": ("accepted", "design", "features", "profiles", "cohorts_internal"),
+    }
+    for zone, names in tables.items():
+        for name in names:
+            assert len(read_view(lake, zone, name)) >= len(read_view(lake, zone, f"{name}_latest")) > 0, name
+        assert [str(night[0]) for night in read_view(lake, zone, "nights")][-1] == run_date
+    assert read_view(lake, "restricted", "quarantine_latest") is not None
+    manifest = read_manifest(lake, run_date)
+    report = lake / manifest["stages"]["report"]["details"]["report"]
+    assert report.read_bytes() == (lake / "public" / "reports" / "latest.html").read_bytes()
+    assert report.read_text().rstrip().endswith("</html>")
+    for name in (
+        "data_dictionary.csv",
+        "data_dictionary.html",
+        f"runs/run_date={run_date}/{manifest['token']:08d}.json",
+    ):
+        assert (lake / "public" / name).stat().st_size > 0, name
+    for record in manifest["stages"].values():
+        for file in (file for files in record["tables"].values() for file in files):
+            assert pq.read_metadata(lake / file["path"]).num_rows == file["rows"]
+
+
+def check_modes(lake: Path) -> None:
+    assert stat.S_IMODE((lake / "restricted").stat().st_mode) == 0o700
+    for path in (lake / "restricted").rglob("*"):
+        assert not path.stat().st_mode & 0o077, f"{path} is open to others"
+    for path in (lake / "public", *(lake / "public").rglob("*")):
+        wanted = 0o555 if path.is_dir() else 0o444
+        assert path.stat().st_mode & wanted == wanted, f"{path} is shut to readers"
+
+
+# ---- Small nights
+
+
+def run_night(commands: CommandLine, night: SmallNight, lake: Path, day: str, *more: object) -> Ended:
+    return commands("run", "--lake", lake, "--run-date", day, "--codebook", night.book, *more)
+
+
+def run_stage(commands: CommandLine, night: SmallNight, lake: Path, day: str, stage: str, *more: object) -> Ended:
+    return commands(stage, "--lake", lake, "--run-date", day, "--codebook", night.book, *more)
+
+
+def read_people(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All that a night says of people and cohorts."""
+    views = {"restricted": ["features", "profiles", "cohorts_internal"], "public": ["cohorts", "quality"]}
+    return {view: read_view(lake, zone, view) for zone, names in views.items() for view in names}
+
+
+def list_lake(lake: Path) -> dict[str, tuple[int, int]]:
+    """Inode and size of every data file, manifest and report: what no later run may touch."""
+    kept = (".parquet", ".json", ".html")
+    chosen = [path for path in lake.rglob("*") if path.suffix in kept and "latest" not in path.name]
+    return {
+        str(path.relative_to(lake)): (path.stat().st_ino, path.stat().st_size)
+        for path in chosen
+        if "dictionary" not in path.name and "public/runs" not in str(path) and path.name != "promotions.json"
+    }
+
+
+def test_a_small_night_has_all_a_reader_needs(small_night: SmallNight) -> None:
+    check_readers(small_night.lake, FIRST)
+    check_modes(small_night.lake)
+    check_public_figures(read_estimates(small_night.lake, "public", "cohorts"))
+    assert list((small_night.lake / "restricted" / "staging").iterdir()) == []
+    assert list((small_night.lake / "restricted" / "spark").iterdir()) == []
+
+
+def test_where_the_rows_went(small_night: SmallNight) -> None:
+    manifest = read_manifest(small_night.lake, FIRST)
+    expected = {"delivered": 1_520, "features": 1_410, "quarantined": 30, "withdrawn": 0, "duplicates": 20}
+    assert manifest["rows"] == {**expected, "ineligible": 60, "profiles": 1_410}
+    rules = {"mood_1_values": 10, "weight_positive": 10, "region_values": 10}
+    assert manifest["stages"]["validate"]["details"]["failed_rules"] == rules
+    delivered = (small_night.extract / "people.csv").stat().st_size
+    assert [(f["name"], f["size"]) for f in manifest["stages"]["validate"]["details"]["files"]] == [
+        ("people.csv", delivered)
+    ]
+
+
+def test_publishing_again_is_harmless(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    files, people = list_lake(lake), read_people(lake)
+    for _ in range(2):
+        assert run_stage(commands, small_night, lake, FIRST, "publish").code == 0
+    assert (list_lake(lake), read_people(lake)) == (files, people)
+    assert people == read_people(small_night.lake)
+
+
+def test_the_same_night_twice_gives_the_same_rows(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    """A re-delivery of the same extract, and a replay of the published night once its landing file has gone."""
+    lake = copy_lake(tmp_path)
+    before, old = read_people(lake), list_lake(lake)
+    assert run_night(commands, small_night, lake, FIRST, "--extract", small_night.extract).code == 0
+    assert read_manifest(lake, FIRST)["token"] == 2
+    assert read_people(lake) == before
+    assert run_night(commands, small_night, lake, FIRST).code == 0
+    manifest = read_manifest(lake, FIRST)
+    assert manifest["token"] == 3
+    assert manifest["rows"] == read_manifest(small_night.lake, FIRST)["rows"]
+    assert read_people(lake) == before
+    # Superseded nights stay as they were.
+    assert old.items() <= list_lake(lake).items()
+    assert list((lake / "restricted" / "staging").iterdir()) == []
+
+
+def test_a_corrected_delivery_supersedes_the_night(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    before = read_people(lake)
+    corrected = write_extract(tmp_path / "corrected", simulate_rows(1, FIRST)[:-120])
+    ended = run_night(commands, small_night, lake, FIRST, "--extract", corrected)
+    assert ended.code == 0, ended.said
+    manifest, after = read_manifest(lake, FIRST), read_people(lake)
+    assert (manifest["token"], manifest["rows"]["delivered"], manifest["rows"]["duplicates"]) == (2, 1_400, 0)
+    assert len(after["profiles"]) == manifest["rows"]["profiles"] == len(before["profiles"]) - 100
+    assert len(read_view(lake, "public", "nights")) == 1
+    # The correction of a night is scored by the model in force on its date.
+    assert manifest["model"]["model_version"] == read_manifest(small_night.lake, FIRST)["model"]["model_version"]
+
+
+def test_one_stage_run_again_on_a_published_night(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    before = read_people(lake)
+    assert run_stage(commands, small_night, lake, FIRST, "score").code == 0
+    assert read_people(lake) == before
+    # What was made of the old profiles is stale, and is told as such.
+    ended = run_stage(commands, small_night, lake, FIRST, "publish")
+    sentence = "score has run again since aggregate: run `mindcensus aggregate` and what follows it"
+    check_sentence(ended, "publish", sentence, 1)
+    assert read_people(lake) == before
+    for stage in STAGES[STAGES.index("aggregate") :]:
+        ended = run_stage(commands, small_night, lake, FIRST, stage)
+        assert ended.code == 0, ended.said
+    assert read_people(lake) == before
+    assert read_manifest(lake, FIRST)["token"] == 2
+
+
+def check_sentence(ended: Ended, stage: str, sentence: str, code: int) -> None:
+    """The stage ends in one sentence for people, and without a traceback."""
+    assert ended.code == code, ended.said
+    assert ended.said.splitlines()[-1] == f"mindcensus {stage}: {sentence}"
+    assert "Traceback" not in ended.said
+
+
+def test_stages_out_of_order(small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path) -> None:
+    lake = copy_lake(tmp_path)
+    before = read_people(lake)
+    for stage in STAGES[1:]:
+        ended = run_stage(commands, small_night, lake, SECOND, stage)
+        check_sentence(ended, stage, f"no night of {SECOND} is in the making: run `mindcensus validate` first", 1)
+    extract = write_extract(tmp_path / SECOND, simulate_rows(2, SECOND))
+    assert run_stage(commands, small_night, lake, SECOND, "validate", "--extract", extract).code == 0
+    expected = {"train": "preprocess", "score": "train", "aggregate": "score", "report": "aggregate"}
+    for stage, missing in {**expected, "publish": "preprocess"}.items():
+        ended = run_stage(commands, small_night, lake, SECOND, stage)
+        assert ended.code == 1, stage
+        said = ended.said.splitlines()[-1]
+        assert f"has not run for {SECOND}: run `mindcensus " in said, (missing, ended.said)
+        assert "Traceback" not in ended.said
+    assert read_people(lake) == before
+
+
+def test_another_codebook_in_the_middle_of_a_night(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    other = tmp_path / "other.yaml"
+    other.write_text(small_night.book.read_text().replace("version: 1", "version: 2"))
+    ended = commands("score", "--lake", lake, "--run-date", FIRST, "--codebook", other)
+    sentence = (
+        f"the night of {FIRST} was validated by another codebook (pocket version 1): give that one, or run "
+        "`mindcensus validate` again"
+    )
+    check_sentence(ended, "score", sentence, 2)
+    ended = commands("run", "--lake", lake, "--run-date", FIRST, "--codebook", other)
+    sentence = f"the codebook has changed since {FIRST} was validated: name the extract again"
+    check_sentence(ended, "run", sentence, 3)
+    assert list((lake / "restricted" / "staging").iterdir()) == []
+
+
+def test_a_replay_of_a_night_that_never_was(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    ended = run_night(commands, small_night, lake, SECOND)
+    sentence = f"no extract is named, and no night of {SECOND} is published: name one by --extract"
+    check_sentence(ended, "run", sentence, 3)
+
+
+def test_the_following_nights(small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path) -> None:
+    """The second night trains nothing; on the third, whose answers have drifted, a training is forced."""
+    lake = copy_lake(tmp_path)
+    first = read_manifest(lake, FIRST)
+    models = sorted(path.name for path in (lake / "restricted" / "models").iterdir())
+    check = run_stage(commands, small_night, lake, SECOND, "train", "--check")
+    assert (check.code, check.said.splitlines()[0]) == (0, "kept")
+
+    extract = write_extract(tmp_path / SECOND, simulate_rows(2, SECOND))
+    ended = run_night(commands, small_night, lake, SECOND, "--extract", extract)
+    assert ended.code == 0, ended.said
+    second = read_manifest(lake, SECOND)
+    assert second["model"]["model_version"] == first["model"]["model_version"]
+    assert second["stages"]["train"]["details"]["promoted"] is False
+    assert sorted(path.name for path in (lake / "restricted" / "models").iterdir()) == models
+    assert second["stages"]["validate"]["details"]["warnings"] == []
+    assert read_promotions(lake) == [(FIRST, first["model"]["model_version"])]
+
+    extract = write_extract(tmp_path / THIRD, simulate_rows(3, THIRD, people=1_000, shift=1.0))
+    ended = run_night(commands, small_night, lake, THIRD, "--extract", extract, "--force-retrain")
+    assert ended.code == 0, ended.said
+    third = read_manifest(lake, THIRD)
+    warned = {warning["rule"] for warning in third["stages"]["validate"]["details"]["warnings"]}
+    assert {"row_count", "answer_shares"} <= warned
+    made = {path.name for path in (lake / "restricted" / "models").iterdir()} - set(models)
+    assert len(made) == 1
+    if third["model"]["promoted"]:
+        assert {third["model"]["model_version"]} == made
+        assert read_promotions(lake)[1:] == [(THIRD, third["model"]["model_version"])]
+    else:
+        assert {third["model"]["refused"]["model_version"]} == made
+        assert read_promotions(lake) == [(FIRST, first["model"]["model_version"])]
+
+    # Each night keeps its rows, under each date; `_latest` is the last alone.
+    for table in ("profiles", "features"):
+        counted = {str(night[0]): 0 for night in read_view(lake, "public", "nights")}
+        for row in read_view(lake, "restricted", table):
+            counted[str(row[-1])] += 1
+        assert counted == {day: read_manifest(lake, day)["rows"]["profiles"] for day in (FIRST, SECOND, THIRD)}
+        assert len(read_view(lake, "restricted", f"{table}_latest")) == third["rows"]["profiles"]
+    check_readers(lake, THIRD)
+
+
+def read_promotions(lake: Path) -> list[tuple[str, str]]:
+    history = json.loads((lake / "restricted" / "models" / "promotions.json").read_text())
+    return [(row["from_run_date"], row["model_version"]) for row in history]
+
+
+def test_two_runs_at_once(small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path) -> None:
+    lake = copy_lake(tmp_path)
+    handle = os.open(lake / "restricted" / "lock", os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        ended = run_night(commands, small_night, lake, FIRST, "--extract", small_night.extract)
+    finally:
+        os.close(handle)
+    check_sentence(ended, "run", f"another run holds the lake {lake}: wait until it ends", 5)
