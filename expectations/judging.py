@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
-from expectations.rules import HOME_STRATUM, NUMBER, RAW, SAME, Rule, build_rules, fails_sql, helper
+from expectations.rules import DATE, HOME_STRATUM, NUMBER, RAW, SAME, Rule, build_rules, fails_sql, helper
 
 # What becomes of a delivered row; each row has exactly one fate.
 ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = "accepted", "quarantined", "ineligible", "duplicate"
@@ -51,7 +51,7 @@ def _read_types(delivered: DataFrame, book: Codebook) -> DataFrame:
         raw = F.nullif(F.trim(F.col(name)), F.lit(""))
         readers = {
             "number": F.when(raw.rlike(NUMBER), raw.try_cast("double")),
-            "time": F.try_to_timestamp(raw),
+            "time": F.when(raw.rlike(DATE), F.try_to_timestamp(raw)),
             "text": raw,
         }
         columns += [raw.alias(name + RAW), readers[kind].alias(name)]

@@ -12,7 +12,10 @@ from expectations.codebook import Codebook, Cohort, Covariate
 
 RAW = "__raw"
 LARGEST = 1.7976931348623157e308
-NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)?)$"
+# \z and not $, which would let a line separator follow: Spark could not read that as a number.
+NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)?)\z"
+# Spark reads a time alone as one of today, and a year alone as its first day: neither says when somebody answered.
+DATE = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]|\z)"
 HOME_STRATUM = "_home_stratum"
 SAME = "_same"
 
