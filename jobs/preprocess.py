@@ -16,6 +16,8 @@ from jobs.tables import features_columns
 from jobs.validate import name_psu
 
 FOLDS = 10
+# Names on the way, apart from those of the extract's columns.
+CODE, TOTAL = "code__", "total__"
 
 
 def run(job: Job) -> StageRecord:
@@ -32,11 +34,15 @@ def run(job: Job) -> StageRecord:
 
 
 def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
-    """The features of accepted rows; every column follows from one part of the codebook."""
-    columns: list[Column] = [F.col("person_id")]
-    columns += [code_item(item).alias(item.key) for item in book.items]
+    """The features of accepted rows; every column follows from one part of the codebook.
+
+    Items, totals and bands come one after another: repeated in one expression, they outgrow what Java compiles.
+    """
+    coded = accepted.select("*", *[code_item(item).alias(CODE + item.key) for item in book.items])
+    totalled = coded.select("*", *[total_scale(book, scale).alias(TOTAL + scale.key) for scale in book.scales])
+    columns: list[Column] = [F.col("person_id"), *[F.col(CODE + item.key).alias(item.key) for item in book.items]]
     for scale in book.scales:
-        total = total_scale(book, scale)
+        total = F.col(TOTAL + scale.key)
         columns += [total.alias(f"{scale.key}_total"), name_band(scale, total).alias(f"{scale.key}_band")]
     cohorts = {cohort.key for cohort in book.cohorts}
     columns += [read_covariate(book, part).alias(part.key) for part in book.covariates if part.key not in cohorts]
@@ -48,14 +54,13 @@ def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
         # Sixteen hexadecimal digits far from those that cut the files.
         F.expr(f"pmod(conv(substring(person_id, 25, 15), 16, 10)::bigint, {FOLDS})").alias("fold"),
     ]
-    return accepted.select(*columns)
+    return totalled.select(*columns)
 
 
 def code_item(item: Item) -> Column:
     """Position of the answer among the levels (counted from the top where reversed); -1 = no answer."""
-    levels = reversed(item.levels) if item.reversed else item.levels
-    cases = [(F.col(item.column) == level, F.lit(position)) for position, level in enumerate(levels)]
-    return F.coalesce(choose_first(cases), F.lit(-1))
+    levels = [float(level) for level in (reversed(item.levels) if item.reversed else item.levels)]
+    return F.coalesce(F.array_position(F.lit(levels), F.col(item.column)) - 1, F.lit(-1)).cast("tinyint")
 
 
 def choose_first(cases: Iterable[tuple[Column, Column]]) -> Column:
@@ -64,17 +69,23 @@ def choose_first(cases: Iterable[tuple[Column, Column]]) -> Column:
     return reduce(lambda chain, case: chain.when(*case), others, F.when(condition, value))
 
 
-def score_item(item: Item) -> Column:
-    """The answer's value in the scale, reversed where the item is; null = no answer."""
-    answer = F.when(F.col(item.column).isin(*item.levels), F.col(item.column))
-    return F.lit(item.levels[0] + item.levels[-1]) - answer if item.reversed else answer
+def score_levels(item: Item) -> tuple[int, ...]:
+    """What each code adds to a total: the level, turned round where the item is reversed."""
+    if not item.reversed:
+        return item.levels
+    return tuple(item.levels[0] + item.levels[-1] - level for level in reversed(item.levels))
 
 
 def total_scale(book: Codebook, scale: Scale) -> Column:
-    """Sum of the items, prorated (mean times items) where few enough are missing, times the scale's factor."""
-    scores = [score_item(book.item(key)) for key in scale.items]
-    answered = reduce(lambda left, right: left + right, [s.isNotNull().cast("int") for s in scores])
-    total = reduce(lambda left, right: left + right, [F.coalesce(s, F.lit(0.0)) for s in scores])
+    """Sum of the items, prorated (mean times items) where few enough are missing, times the scale's factor.
+
+    Reads the item codes; `get` gives null for the code -1.
+    """
+    scores = [
+        F.get(F.lit([float(score) for score in score_levels(book.item(key))]), F.col(CODE + key)) for key in scale.items
+    ]
+    answered = reduce(lambda left, right: left + right, [(F.col(CODE + key) >= 0).cast("int") for key in scale.items])
+    total = reduce(lambda left, right: left + right, [F.coalesce(score, F.lit(0.0)) for score in scores])
     enough = answered >= len(scores) - scale.prorate_up_to
     return F.when(enough, total * len(scores) / answered * scale.multiply)
 

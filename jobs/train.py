@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from expectations.codebook import Codebook, Item
+from expectations.codebook import Codebook
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
+from jobs.preprocess import score_levels
 from jobs.promotions import find_model
 from model.inputs import hash_file
 from model.registry import Model, load_model, promotable, save_model
@@ -107,10 +108,3 @@ def build_spec(book: Codebook) -> FeatureSpec:
         codebook=book.codebook,
         codebook_version=str(book.version),
     )
-
-
-def score_levels(item: Item) -> tuple[int, ...]:
-    """What each code adds to a total: the level, turned round for a reversed item."""
-    if not item.reversed:
-        return item.levels
-    return tuple(item.levels[0] + item.levels[-1] - level for level in reversed(item.levels))
