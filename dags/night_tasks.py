@@ -78,7 +78,7 @@ class SparkStageOperator(SparkSubmitOperator):
             deploy_mode="client",
             driver_memory=DRIVER_MEMORY,
             # From the start, as jobs/spark.py sets it once there is a session.
-            conf={"spark.log.level": "ERROR"},
+            conf={"spark.log.level": "FATAL"},
             **kwargs,
         )
         self.stage = stage

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -19,7 +20,7 @@ from typing import Any
 import structlog
 
 from expectations.codebook import Codebook, read_codebook
-from jobs.errors import DONE, UsageError, exit_code, explain_fault
+from jobs.errors import DONE, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord
 from jobs.publish import refresh, remove_night
@@ -38,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         sentence = explain_fault(error)
         if sentence is None:
-            raise
+            # Its own words may quote a row: where it happened is told, what it said is not.
+            print("".join(traceback.format_tb(error.__traceback__)), end="", file=sys.stderr)
+            sentence = f"a fault of the program, {name_fault(error)}; its message is withheld, it may hold an answer"
         print(f"mindcensus {arguments.command}: {sentence}", file=sys.stderr)
         return exit_code(error)
 

@@ -3,6 +3,8 @@
 import errno
 from pathlib import Path
 
+from pyspark.errors import PySparkException
+
 from expectations.errors import ContractBroken, TooMuchQuarantined
 from model.errors import ModelError
 
@@ -57,3 +59,9 @@ def explain_fault(error: BaseException) -> str | None:
     if "Permission denied" in text:
         return MACHINE_FAULTS[errno.EACCES]
     return None
+
+
+def name_fault(error: BaseException) -> str:
+    """The error's type, and the condition by which Spark names it: neither holds a value."""
+    condition = error.getCondition() if isinstance(error, PySparkException) else None
+    return type(error).__name__ + (f" [{condition}]" if condition else "")

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -13,6 +12,8 @@ from jobs.lake import Lake
 
 # Never less than this, so that a small machine and a large one cut a table in the same way.
 SHUFFLE_PARTITIONS = 8
+# Executors log a failed task's exception as an error, and such an exception may quote a row.
+LOG_LEVEL = "FATAL"
 
 
 def settings(lake: Lake) -> dict[str, str]:
@@ -33,8 +34,6 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.python.worker.reuse": "true",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
-        # Rows of an error's message would show answers in the logs.
-        "spark.sql.maxPlanStringLength": "2000",
     }
 
 
@@ -53,15 +52,10 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", "local[*]"))
         builder = builder.config("spark.driver.memory", os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g"))
-        builder = builder.config("spark.log.level", "ERROR")
+        builder = builder.config("spark.log.level", LOG_LEVEL)
     session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
+    session.sparkContext.setLogLevel(LOG_LEVEL)
     try:
         yield session
     finally:
         session.stop()
-
-
-def part_files(folder: Path) -> list[Path]:
-    """The data files that Spark left in a folder, in partition order."""
-    return sorted(folder.glob("part-*.parquet"))
