@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pyspark.logger import PySparkLogger
 
 from expectations.codebook import Codebook
 from jobs.lake import Lake, Night
@@ -34,6 +35,9 @@ class Job:
 def configure_logs() -> None:
     """One JSON object a line on standard error; libraries speak from warnings on."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
+        # Spark's errors may quote a row; jobs.errors tells what can be told of them.
+        PySparkLogger.getLogger(name).disabled = True
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
