@@ -45,7 +45,8 @@ RULES = (
 EMPTY_ROW = {"row_shape", "person_id_missing", "day_missing", "w_missing", "s_missing", "p_missing", "age_missing"}
 
 # Every value that is drawn: without the blanks around it, and the rule of its column that it breaks.
-GOOD_ANSWERS = dict.fromkeys(("0", "1", "2", "3", "9", "1.0", "+1", "2e0", "-0", ""))
+CODES = {"0": 0, "1": 1, "2": 2, "3": 3, "1.0": 1, "+1": 1, "2e0": 2, "-0": 0, "9": -1, "": -1}
+GOOD_ANSWERS = dict.fromkeys(CODES)
 BAD_ANSWERS = dict.fromkeys(("4", "-1", "1.5", "9.5", "1e400", "Infinity", "-inf", "1e-3"), "values") | dict.fromkeys(
     ("often", "1,5", "NaN", "0x1", "1f", "2d", "٢", "--", "\t1", "1\u2028", "3\x85", "½", "'1'", "1 2"), "type"
 )

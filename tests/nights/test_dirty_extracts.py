@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.nights.command import Commands
-from tests.nights.dirty import BOOK, COLUMNS, DAYS, RULES, RUN_DATE, Judged, clean_extract, draw_extract, judge
+from tests.nights.dirty import BOOK, CODES, COLUMNS, DAYS, RULES, RUN_DATE, Judged, clean_extract, draw_extract, judge
+from tests.nights.small_night import CommandLine
 
 EXTRACTS = int(os.environ.get("MINDCENSUS_DIRTY_EXTRACTS", "20"))
 FIRST_NIGHT, A_NIGHT = 20, 100
@@ -73,7 +73,7 @@ class Night:
 class Deliveries:
     """A lake, and nights of packed extracts in it."""
 
-    def __init__(self, folder: Path, commands: Commands) -> None:
+    def __init__(self, folder: Path, commands: CommandLine) -> None:
         self.folder, self.commands, self.lake = folder, commands, folder / "lake"
         (folder / "dirty.yaml").write_text(BOOK, encoding="utf-8")
 
@@ -89,8 +89,8 @@ class Deliveries:
     def run(self, command: str, name: str) -> None:
         book = self.folder / "dirty.yaml"
         options = ["--lake", self.lake, "--run-date", RUN_DATE, "--codebook", book, "--extract", self.folder / name]
-        outcome = self.commands.run(command, *options)
-        assert outcome.code == 0, outcome.stderr
+        ended = self.commands(command, *options)
+        assert ended.code == 0, ended.said
 
     def gather(self, parts: dict[str, str], records: dict[str, Any]) -> Night:
         key = (self.lake / "restricted/keys/pseudonym.key").read_bytes().strip()
@@ -98,10 +98,8 @@ class Deliveries:
 
 
 @pytest.fixture(scope="module")
-def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deliveries]:
-    folder = tmp_path_factory.mktemp("dirty")
-    with Commands(folder) as commands:
-        yield Deliveries(folder, commands)
+def deliveries(tmp_path_factory: pytest.TempPathFactory, commands: CommandLine) -> Deliveries:
+    return Deliveries(tmp_path_factory.mktemp("dirty"), commands)
 
 
 @pytest.fixture(scope="module")
@@ -178,17 +176,15 @@ def check_night(night: Night) -> None:
 
 
 def check_accepted(night: Night) -> None:
+    """Row by row, and the answers of the features."""
     found = Counter(
         (r["source_file"], r["person_id"], r["day"], r["s"], r["p"]) for r in night.read("validate", "accepted")
     )
-    expected = Counter(
-        (name, night.pseudonym(row), DAYS[row.fields["day"]], row.fields["s"], row.fields["p"])
-        for name, row in night.expected("accepted")
-        if row.fields
-    )
+    rows = [(name, night.pseudonym(row), row.fields) for name, row in night.expected("accepted") if row.fields]
+    expected = Counter((name, person, DAYS[f["day"]], f["s"], f["p"]) for name, person, f in rows)
     assert found - expected == Counter() == expected - found
-    features = Counter(r["person_id"] for r in night.read("preprocess", "features"))
-    assert features == Counter(person for _, person, *_ in expected.elements())
+    answers = Counter((r["person_id"], r["a"], r["b"]) for r in night.read("preprocess", "features"))
+    assert answers == Counter((person, CODES[fields["A"]], CODES[fields["B"]]) for _, person, fields in rows)
 
 
 def check_quarantine(night: Night) -> None:
