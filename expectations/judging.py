@@ -108,4 +108,4 @@ def _decide_fate(book: Codebook) -> Column:
 
 
 def _first_line(error: AnalysisException) -> str:
-    return str(error).splitlines()[0]
+    return next(line for line in str(error).splitlines() if line.strip())

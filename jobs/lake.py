@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.errors import LakeHeld, StageError
+from jobs.errors import LakeHeld, StageError, UsageError
 
 PUBLIC_TABLES = ("cohorts", "quality")
 RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohorts_internal")
@@ -93,8 +93,11 @@ class Lake:
         self.staging = self.restricted / "staging"
 
     def prepare(self) -> None:
-        """Makes the zones; people's tables are for the owner alone."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Makes the zones; people's tables are for the owner alone. Raises UsageError where a file is in the way."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"{self.root} is a file, or lies in one: name the lake's folder by --lake") from None
         for folder in (self.restricted, self.staging, self.restricted / "runs", self.restricted / "models"):
             folder.mkdir(mode=0o700, exist_ok=True)
         self.restricted.chmod(0o700)

@@ -23,6 +23,8 @@ from jobs.sources import read_extract
 from jobs.spark import spark_session
 from jobs.tables import accepted_columns, design_columns, quarantine_columns
 
+REMEDY = "The Data Docs of this night count each rule: have the extract corrected"
+
 
 def run(job: Job) -> StageRecord:
     """Raises ContractBroken for an extract that cannot be judged, TooMuchQuarantined for one with too many bad rows."""
@@ -98,7 +100,10 @@ def _check_types(judged: DataFrame, book: Codebook) -> None:
     for name in columns:
         if found[name + RAW] and not found[name]:
             wanted = "a number" if book.column_types()[name] == "number" else "a date"
-            raise ContractBroken(f"column {name}: none of its {found[name + RAW]:,} values is {wanted}")
+            raise ContractBroken(
+                f"column {name}: none of its {found[name + RAW]:,} values is {wanted}: have it delivered as it was, "
+                "or correct the codebook"
+            )
 
 
 def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping[str, int]) -> None:
@@ -110,10 +115,11 @@ def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping
         worst = sorted(failed, key=lambda rule: -failed[rule])[:5]
         raise TooMuchQuarantined(
             f"{counts[QUARANTINED]:,} of {judged:,} eligible rows ({share:.1%}) break a rule, the codebook allows "
-            f"{book.max_quarantine_share:.1%}; most often: {', '.join(f'{r} ({failed[r]:,})' for r in worst)}"
+            f"{book.max_quarantine_share:.1%}; most often: {', '.join(f'{r} ({failed[r]:,})' for r in worst)}. "
+            f"{REMEDY}, or raise `max_quarantine_share`"
         )
     if counts[ACCEPTED] == 0:
-        raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule")
+        raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule. {REMEDY}")
 
 
 def _find_design(judged: DataFrame, book: Codebook) -> DataFrame:
