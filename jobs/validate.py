@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pyspark import StorageLevel
+from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken, TooMuchQuarantined
 from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, judge_rows
-from expectations.rules import HOME_STRATUM, RAW
+from expectations.rules import HOME_STRATUM, RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
 from jobs.errors import StageError
 from jobs.job import Job
@@ -33,16 +34,17 @@ def run(job: Job) -> StageRecord:
     with spark_session(job.lake, "validate") as spark:
         delivered = read_extract(spark, job.book, job.extract, key_file(job.lake))
         scratch = job.night.scratch("validate")
-        write_parquet(judge_rows(delivered.frame, job.book, job.run_date), scratch / "judged")
+        _judge(delivered.frame, job, scratch / "judged")
         judged = spark.read.parquet(str(scratch / "judged")).persist(StorageLevel.DISK_ONLY)
         counts = _count_fates(judged)
+        _check_rows(judged, delivered.rows)
         _check_types(judged, job.book)
         failed = _count_rules(judged, "failed_rules")
         design = _find_design(judged, job.book)
         shares = _share_answers(judged, job.book, counts)
         past = _read_past(job)
         docs, verdicts = _run_expectations(job, spark, judged, design, shares, past)
-        _compare_counts(failed | _count_rules(judged, "warned_rules"), verdicts)
+        _compare_counts(job, failed | _count_rules(judged, "warned_rules"), verdicts)
         _check_quarantine(job.book, counts, failed)
         _check_design(job.book, design)
         tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
@@ -67,6 +69,17 @@ def run(job: Job) -> StageRecord:
     return StageRecord("validate", tables=tables, counts=renamed, details=details)
 
 
+def _judge(delivered: DataFrame, job: Job, folder: Path) -> None:
+    try:
+        write_parquet(judge_rows(delivered, job.book, job.run_date), folder)
+    except (ArithmeticException, DateTimeException, NumberFormatException) as error:
+        # Only the codebook's own SQL computes with values as they come. Spark's message quotes the value.
+        raise ContractBroken(
+            f"codebook {job.book.codebook}: the SQL of `eligible` or of `rules` cannot be computed for every row "
+            f"({error.getCondition()}): compare text with text, and use try_cast and try_divide"
+        ) from None
+
+
 def _replay(job: Job) -> StageRecord:
     """Without an extract: the rows that the date's published night accepted, as they lie in the lake."""
     manifest = job.lake.published(job.run_date)
@@ -84,6 +97,13 @@ def _count_fates(judged: DataFrame) -> dict[str, int]:
     if not sum(counts.values()):
         raise ContractBroken("the extract has no rows: have it delivered again")
     return counts
+
+
+def _check_rows(judged: DataFrame, delivered: int) -> None:
+    """The rows that the files hold, counted apart from Spark, against those that were judged."""
+    found = judged.where("NOT unmatched").count()
+    if found != delivered:
+        raise StageError(f"the files hold {delivered:,} rows, but {found:,} were read: report this fault")
 
 
 def _count_rules(judged: DataFrame, column: str) -> dict[str, int]:
@@ -197,11 +217,12 @@ def _total_variation(left: Mapping[str, float], right: Mapping[str, float]) -> f
     return sum(abs(left.get(code, 0.0) - right.get(code, 0.0)) for code in {*left, *right}) / 2
 
 
-def _compare_counts(counted: Mapping[str, int], verdicts: list[Verdict]) -> None:
+def _compare_counts(job: Job, counted: Mapping[str, int], verdicts: list[Verdict]) -> None:
     """The pass and Great Expectations judge by one codebook: where they differ, one of them is wrong."""
-    found = {v.rule: v.unexpected for v in verdicts if v.unexpected and v.rule in counted}
-    if found != counted:
-        differing = sorted(rule for rule in counted if counted[rule] != found.get(rule))
+    found = {verdict.rule: verdict.unexpected for verdict in verdicts}
+    rules = [rule.name for rule in build_rules(job.book, job.run_date)]
+    differing = [rule for rule in rules if found.get(rule) != counted.get(rule, 0)]
+    if differing:
         raise StageError(f"Great Expectations and the row pass disagree on {', '.join(differing)}: report this fault")
 
 

@@ -208,6 +208,11 @@ CASES = {
     ),
     "no YAML": Case(("pocket.yaml", "not readable YAML", "line"), book={"scales:": "scales: ]"}),
     "SQL that cannot be read": Case(("codebook pocket: eligible: [", "yntax error"), book={"age >= 18\n": "age >=\n"}),
+    "SQL that fails on a value": Case(
+        ("codebook pocket", "`eligible`", "CAST_INVALID_INPUT", "try_cast"),
+        people(lambda: change("region", "planted")),
+        {"age >= 18\n": "region >= 18\n"},
+    ),
     "SQL of an unknown column": Case(("codebook pocket: eligible", "agee"), book={"age >= 18\n": "agee >= 18\n"}),
 }
 
