@@ -53,8 +53,9 @@ PARAMS = {
 }
 
 DEFAULTS = {
-    "retries": 2,
-    "retry_delay": timedelta(minutes=1),
+    # Long enough for a killed task's orphan, which holds the lake, to end.
+    "retries": 3,
+    "retry_delay": timedelta(minutes=3),
     "retry_exponential_backoff": 3,
     "max_retry_delay": timedelta(minutes=30),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from expectations.errors import ContractBroken
 
@@ -21,10 +21,29 @@ RESERVED = frozenset(
         *("reason", "malformed", "unmatched", "eligible", "fate"),
     )
 )
+# Names of columns while rows are judged.
+JUDGING = ("source_file", "malformed", "unmatched", "eligible", "failed_rules", "warned_rules", "fate")
 OUTCOME = re.compile(r"(?P<key>[a-z][a-z0-9_]*)_(?P<what>total|mean|ge(?P<ge>\d+)|le(?P<le>\d+))")
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# A name in the extract's folder or one below it: a codebook reaches no file outside.
+FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\]", min_length=1)]
+# SQL that only computes: none of the functions that call code, fail on purpose, or change from run to run.
+UNSAFE_SQL = re.compile(
+    r"\b(reflect|try_reflect|java_method|raise_error|assert_true|select|input_file_\w+|current_\w+|now|rand\w*"
+    r"|uuid|shuffle|monotonically_increasing_id|spark_partition_id)\b",
+    re.IGNORECASE,
+)
+
+
+def _check_sql(sql: str) -> str:
+    if found := UNSAFE_SQL.search(sql):
+        raise ValueError(f"`{found[0]}` may not stand in a codebook's SQL: compare and compute with columns alone")
+    return sql
+
+
+Sql = Annotated[str, AfterValidator(_check_sql)]
 ColumnType = Literal["number", "text", "time"]
 
 
@@ -36,13 +55,17 @@ class Source(Part):
     """Where the answers lie: an entry of `files` is a name or a glob of parts; several entries are joined by `join`."""
 
     format: Literal["csv", "parquet", "sas_xport", "spss_sav"]
-    files: tuple[str, ...] = Field(min_length=1)
+    files: tuple[FileName, ...] = Field(min_length=1)
     join: Column | None = None
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "utf-8-sig", "iso-8859-1"] = "utf-8"
 
     @model_validator(mode="after")
     def check_join(self) -> Self:
+        if any(".." in Path(name).parts for name in self.files):
+            raise ValueError("`files` must lie in the extract's folder")
+        if self.delimiter in '"\r\n':
+            raise ValueError("`delimiter` cannot be a quote or a line break")
         if len(self.files) > 1 and self.join is None:
             raise ValueError("several files need `join`, the column that they share")
         return self
@@ -125,6 +148,10 @@ class Covariate(Part):
     def check_kind(self) -> Self:
         if self.is_number == bool(self.levels):
             raise ValueError("a binary or nominal covariate needs `levels`, a continuous one or a count has none")
+        if self.is_number and not all(isinstance(code, int) for code in self.missing):
+            raise ValueError("the `missing` codes of a number must be numbers")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("`min` is greater than `max`")
         return self
 
     @property
@@ -149,8 +176,10 @@ class Cohort(Part):
 
     @model_validator(mode="after")
     def check_groups(self) -> Self:
-        if (self.map is None) == (self.breaks is None):
+        if bool(self.map) == bool(self.breaks):
             raise ValueError("give either `map` or `breaks`")
+        if self.breaks and not all(isinstance(code, int) for code in self.missing):
+            raise ValueError("the `missing` codes of a number must be numbers")
         if self.breaks is not None:
             if list(self.breaks) != sorted(set(self.breaks)):
                 raise ValueError("`breaks` overlap: each must be greater than the one before")
@@ -177,7 +206,7 @@ class CustomRule(Part):
     """A rule of this survey's own: `sql` is true (or null) for a good row; columns by their names in the extract."""
 
     name: Key
-    sql: str
+    sql: Sql
     severity: Literal["row", "warn"] = "row"
 
 
@@ -208,7 +237,7 @@ class Codebook(Part):
     person_id: Column
     answered_at: Column | None = None
     design: Design
-    eligible: str | None = None
+    eligible: Sql | None = None
     max_quarantine_share: float = Field(default=0.05, ge=0, le=1)
     retrain_days: int = Field(default=30, ge=1)
     items: tuple[Item, ...] = Field(min_length=1)
@@ -280,6 +309,11 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
     for part in parts:
         if part.key in RESERVED:
             yield f"key {part.key}: reserved for a column of the tables"
+    made = [f"{s.key}_{what}" for s in book.scales for what in ("total", "band", "expected")]
+    made += [f"{t.key}_{what}" for t in book.traits for what in ("mean", "sd", "percentile")]
+    for name in sorted({part.key for part in parts} & set(made)) + _repeated(made):
+        yield f"key {name}: this column is made of a scale or a trait"
+    yield from _find_column_clashes(book)
     for scale in book.scales:
         for key in scale.items:
             if key not in items:
@@ -315,6 +349,25 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
             yield f"outcomes: {error}"
     if book.source.join not in (None, book.person_id):
         yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_column_clashes(book: Codebook) -> Iterator[str]:
+    """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
+    single = [book.person_id, book.design.weight, book.design.stratum, book.design.psu, *(i.column for i in book.items)]
+    for name in _repeated([*single, *([book.answered_at] if book.answered_at else [])]):
+        yield f"column {name}: one column cannot be two of id, date, weight, stratum, PSU and items: deliver a copy"
+    columns = [name for name in book.column_types() if name != book.person_id]
+    for name in _repeated(name.lower() for name in columns):
+        yield f"column {name}: stands there twice, capitals apart"
+    for name in columns:
+        if name.lower() in JUDGING or name.lower().endswith("__raw") or name.lower().startswith(("ok__", "_")):
+            yield f"column {name}: this name is used while rows are judged: rename it in extract and codebook"
+    kinds = book.column_types()
+    parts: tuple[Covariate | Cohort, ...] = (*book.covariates, *book.cohorts)
+    for part in parts:
+        needs_number = part.is_number if isinstance(part, Covariate) else part.breaks is not None
+        if needs_number and kinds[part.column] != "number":
+            yield f"{part.key}: column {part.column} is read as text for another part, and as a number for this one"
 
 
 def _find_band_gap(book: Codebook, scale: Scale) -> Iterator[str]:
@@ -378,7 +431,7 @@ def read_codebook(name_or_file: str) -> tuple[Codebook, str]:
     content = path.read_bytes()
     try:
         raw = yaml.load(content.decode("utf-8"), Loader=_NoRepeats)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ContractBroken(f"codebook {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ContractBroken(f"codebook {path.name}: expected keys and values at the top")

@@ -4,11 +4,12 @@ A rule about a value says nothing of a missing value: rules of kind `present` do
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime, time
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time
 from typing import Literal
 
 from expectations.codebook import Codebook, Cohort, Covariate
+from expectations.errors import ContractBroken
 
 RAW = "__raw"
 LARGEST = 1.7976931348623157e308
@@ -18,6 +19,8 @@ NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)
 DATE = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]|\z)"
 HOME_STRATUM = "_home_stratum"
 SAME = "_same"
+# Names of verdicts that are not about single rows.
+TAKEN = ("rows", "row_count", "answer_shares", "lonely_psu")
 
 Kind = Literal["present", "number", "in_set", "between", "unique", "equal", "true"]
 Value = int | float | str | datetime | bool
@@ -43,10 +46,24 @@ def build_rules(book: Codebook, run_date: date) -> tuple[Rule, ...]:
     """The row rules of a codebook, in the order in which a row's broken rules are named."""
     rules: dict[str, Rule] = {}
     for rule in (*_rule_delivery(book), *_rule_time(book, run_date), *_rule_design(book), *_rule_answers(book)):
-        rules.setdefault(rule.name, rule)  # a column that serves twice is judged once
+        rules[rule.name] = _merge(rules[rule.name], rule) if rule.name in rules else rule
     for custom in book.rules:
+        if custom.name in (*rules, *TAKEN) or custom.name.endswith("_null_share"):
+            raise ContractBroken(
+                f"codebook {book.codebook}: rules: {custom.name} is the name of a rule that is made here"
+            )
         rules[custom.name] = Rule(custom.name, "true", helper(custom.name), custom.sql, custom.severity)
     return tuple(rules.values())
+
+
+def _merge(first: Rule, second: Rule) -> Rule:
+    """One rule for a column that serves twice: the codes of either, the range that both allow."""
+    if first.kind == "in_set":
+        return replace(first, values=tuple(dict.fromkeys((*first.values, *second.values))))
+    if first.name.endswith("_range"):
+        low, high = max(first.low or 0.0, second.low or 0.0), min(first.high or 0.0, second.high or 0.0)
+        return replace(first, low=low, high=high)
+    return first
 
 
 def helper(name: str) -> str:
@@ -66,7 +83,7 @@ def _rule_delivery(book: Codebook) -> Iterator[Rule]:
 def _rule_time(book: Codebook, run_date: date) -> Iterator[Rule]:
     if book.answered_at:
         column = book.answered_at
-        end = datetime.combine(run_date, time.max)
+        end = datetime.combine(run_date, time.max, tzinfo=UTC)
         yield Rule(f"{column}_missing", "present", column + RAW, "the answers have a date")
         yield Rule(f"{column}_type", "true", helper(f"{column}_type"), "the date can be read (ISO 8601)")
         yield Rule(f"{column}_future", "between", column, "the date is not after the run date", high=end)

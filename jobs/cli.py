@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 co
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -19,11 +20,11 @@ from typing import Any
 
 import structlog
 
-from expectations.codebook import Codebook, read_codebook
+from expectations.codebook import Codebook, find_codebook, read_codebook
 from jobs.errors import DONE, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord
-from jobs.publish import refresh, remove_night
+from jobs.publish import refresh, remove_night, remove_unnamed
 
 DEMO_PEOPLE = 50_000
 
@@ -101,6 +102,7 @@ def run_stages(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "check", False):
         return _check_training(lake, arguments.run_date, book)
     with lake.hold():
+        lake.keep_codebook(find_codebook(arguments.codebook), digest)
         for stage in arguments.stages:
             run_stage(stage, lake, book, digest, arguments)
     return DONE
@@ -123,6 +125,9 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
         log.error("stage failed", error=type(error).__name__)
         if stage == "validate":
             remove_night(night)
+            # The error that is being told matters more than what a full or closed disk does not let go.
+            with contextlib.suppress(OSError):
+                remove_unnamed(lake, night.run_date, night.token)
         raise
     seconds = round(time.monotonic() - start, 3)
     if night.folder.exists():  # gone once the night is published
@@ -133,9 +138,15 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
 def _find_night(stage: str, lake: Lake, run_date: date, digest: str) -> Night | None:
     """`validate` opens a night; the other stages go on with it, or take the published night up again."""
     if stage == "validate":
+        # Whatever becomes of this extract, an older one that was never published is not taken up again.
+        for old in lake.open_nights():
+            if old.run_date == run_date:
+                remove_night(old)
         return lake.open_night(run_date)
     manifest = lake.published(run_date)
-    if manifest is None or any(n.run_date == run_date for n in lake.open_nights()):
+    newest = manifest["token"] if manifest else 0
+    # A night that is published and still open was stopped before `publish` had tidied up.
+    if manifest is None or any(n.run_date == run_date and n.token > newest for n in lake.open_nights()):
         night = lake.current_night(run_date)
         _check_codebook(night.read("validate").details["codebook"], run_date, digest)
         return night
@@ -149,7 +160,8 @@ def _check_codebook(validated: Mapping[str, Any], run_date: date, digest: str) -
     if validated["sha256"] != digest:
         raise UsageError(
             f"the night of {run_date} was validated by another codebook ({validated['name']} version "
-            f"{validated['version']}): give that one, or run `mindcensus validate` again"
+            f"{validated['version']}): give that one (restricted/codebooks/{validated['sha256']}.yaml), or run "
+            "`mindcensus validate` again"
         )
 
 

@@ -30,11 +30,10 @@ QUOTED = '"[^"]*+(?:""[^"]*+){0,200}+"'
 
 
 class CsvHeader(NamedTuple):
-    """The names of the columns, the line that holds them as it stands in the file, and whether rows follow it."""
+    """The names of the columns, and the line that holds them as it stands in the file."""
 
     columns: tuple[str, ...]
     line: bytes
-    filled: bool
 
 
 def read_csv_header(path: Path, source: Source, expected: Iterable[str]) -> CsvHeader:
@@ -48,9 +47,6 @@ def read_csv_header(path: Path, source: Source, expected: Iterable[str]) -> CsvH
         _check_encoding(path.name, start, whole, source.encoding)
         content = start.removeprefix(codecs.BOM_UTF8)
         line = re.split(rb"[\r\n]", content, maxsplit=1)[0]
-        rows = content[len(line) :].strip()
-        while not rows and (more := file.read(SCANNED)):
-            rows = more.strip()
     if len(line) == len(content) and not whole:
         raise ContractBroken(f"{path.name}: the first line is longer than {SCANNED} bytes: is this a CSV file?")
     if not line.strip():
@@ -58,7 +54,16 @@ def read_csv_header(path: Path, source: Source, expected: Iterable[str]) -> CsvH
     text = line.decode(source.encoding)
     columns = _split_header(path.name, text, source.delimiter)
     _check_delimiter(path.name, text, columns, source.delimiter, set(expected))
-    return CsvHeader(columns, line, bool(rows))
+    return CsvHeader(columns, line)
+
+
+def count_csv_rows(path: Path, headers: Iterable[bytes]) -> int:
+    """The rows of a file, counted without Spark: its lines less blank ones and those that repeat a header."""
+    others = {"", *(header.decode("latin-1") for header in headers)}
+    # Any byte is text in Latin-1, and the line breaks are those of Spark: CR, LF or both.
+    with path.open(encoding="latin-1", newline=None) as file:
+        mark = codecs.BOM_UTF8.decode("latin-1")
+        return sum(line.rstrip("\n").removeprefix(mark).strip(" ") not in others for line in file)
 
 
 def _check_encoding(name: str, start: bytes, whole: bool, encoding: str) -> None:

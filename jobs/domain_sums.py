@@ -101,6 +101,8 @@ def _choose_grids(people: DataFrame, outcomes: Sequence[str]) -> dict[str, tuple
             raise ContractBroken(f"outcome {outcome}: a value is infinite or not a number")
     bits = int(largest["people"]).bit_length()
     steps = {}
+    if not math.isfinite(largest["w"] * max(answers) ** 2 * largest["people"]):
+        raise ContractBroken(f"weights of up to {largest['w']:.3g} are too large to be added up: quarantine such rows")
     for name, power in POWERS.items():
         # Below 2^53 steps a sum of multiples of a step is exact; a fine part is half a coarse step at most.
         coarse = math.frexp(largest["w"] * max(answers) ** power)[1] + bits - MANTISSA_BITS

@@ -38,6 +38,8 @@ def configure_logs() -> None:
     for name in ("DataFrameQueryContextLogger", "SQLQueryContextLogger"):
         # Spark's errors may quote a row; jobs.errors tells what can be told of them.
         PySparkLogger.getLogger(name).disabled = True
+    # So does Great Expectations where an expectation cannot be judged.
+    logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

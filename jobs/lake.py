@@ -78,6 +78,15 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
         raise
 
 
+def flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's entries, are on the disk: a manifest must not outlive its files."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,7 +104,9 @@ class Lake:
     def prepare(self) -> None:
         """Makes the zones; people's tables are for the owner alone. Raises UsageError where a file is in the way."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if not self.root.exists():
+                self.root.mkdir(parents=True)
+                self.root.chmod(0o755)  # the umask would keep readers of public/ out
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{self.root} is a file, or lies in one: name the lake's folder by --lake") from None
         for folder in (self.restricted, self.staging, self.restricted / "runs", self.restricted / "models"):
@@ -117,6 +128,13 @@ class Lake:
             except BlockingIOError:
                 raise LakeHeld(f"another run holds the lake {self.root}: wait until it ends") from None
             yield
+
+    def keep_codebook(self, file: Path, digest: str) -> None:
+        """Keeps the codebook's text, by which its nights can be replayed when its file has changed."""
+        folder = self.restricted / "codebooks"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not (folder / f"{digest}.yaml").exists():
+            write_atomically(folder / f"{digest}.yaml", file.read_bytes())
 
     def zone(self, table: str) -> Path:
         return self.public if table in PUBLIC_TABLES else self.restricted
@@ -231,6 +249,8 @@ class Night:
             target = folder / f"{self.token:08d}-{index:05d}-{digest[:16]}.parquet"
             size = file.stat().st_size
             file.chmod(0o644 if self.lake.zone(table) == self.lake.public else 0o600)
+            flush(file)
             file.replace(target)
             adopted.append(DataFile(str(target.relative_to(self.lake.root)), rows, size, digest))
+        flush(folder)
         return tuple(adopted)

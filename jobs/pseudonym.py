@@ -93,6 +93,11 @@ def read_key(path: Path) -> bytes:
     return path.read_bytes().strip()
 
 
+def name_key(path: Path) -> str:
+    """A name by which a key is known again, and that does not give it away."""
+    return hmac.digest(read_key(path), b"mindcensus key", "sha256").hex()[:16]
+
+
 def digest_ids(ids: Iterable[bytes | None], key: bytes) -> list[str | None]:
     """64 hexadecimal characters for each id without the blanks around it; None for a missing or blank one."""
     stripped = (i.strip() if i is not None else b"" for i in ids)

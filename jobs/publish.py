@@ -1,10 +1,10 @@
 """Stage 7: the manifest appears, all at once; what it does not name does not exist."""
 
-import contextlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import date
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +13,7 @@ from jobs.dictionary import write_dictionary
 from jobs.disclosure import redact_count
 from jobs.errors import StageError
 from jobs.job import Job
-from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, write_atomically
+from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically
 from jobs.promotions import list_promotions
 
 NEEDED = ORDER[:-1]
@@ -25,6 +25,10 @@ def run(job: Job) -> StageRecord:
     manifest = build_manifest(job.night, records)
     _check_chain(records)
     _check_files(job.lake, records)
+    for published in job.lake.manifests():
+        # The catalogs name these too: a file that is gone must be known before the night is published, not after.
+        stages = {name: StageRecord.from_json(raw) for name, raw in published["stages"].items()}
+        _check_files(job.lake, stages, f" (of the night of {published['run_date']}: restore it from a backup)")
     newest = job.lake.published(job.run_date)
     if newest and newest["token"] > job.night.token:
         raise StageError(f"a later night of {job.run_date} is published already: this one is given up")
@@ -69,12 +73,15 @@ def _check_chain(records: Mapping[str, StageRecord]) -> None:
                 raise StageError(f"{read} has run again since {stage}: run `mindcensus {stage}` and what follows it")
 
 
-def _check_files(lake: Lake, records: Mapping[str, StageRecord]) -> None:
+def _check_files(lake: Lake, records: Mapping[str, StageRecord], remedy: str = "") -> None:
     for record in records.values():
         for file in (file for files in record.tables.values() for file in files):
             path = lake.root / file.path
             if not path.exists() or path.stat().st_size != file.size:
-                raise StageError(f"{file.path} is missing or damaged: run `mindcensus {record.stage}` again")
+                raise StageError(f"{file.path} is missing or damaged{remedy or f': run {record.stage} again'}")
+    report = lake.root / records["report"].details["report"]
+    if not report.exists():
+        raise StageError(f"{report} is missing{remedy or ': run report again'}")
 
 
 def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> None:
@@ -84,9 +91,13 @@ def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> N
     target = folder / f"{night.token:08d}.json"
     scratch = night.folder / "manifest.json"
     write_atomically(scratch, json.dumps(manifest, indent=1, sort_keys=True))
-    # It is there already where an earlier try was stopped before the catalogs were made.
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(scratch, target)
+    except FileExistsError:
+        # An earlier try was stopped before the catalogs were made; anything else must not pass as published.
+        if json.loads(target.read_text()) != manifest:
+            raise StageError(f"another night has the token {night.token}: run `mindcensus validate` again") from None
+    flush(folder)
 
 
 def refresh(job: Job) -> None:
@@ -97,15 +108,16 @@ def refresh(job: Job) -> None:
     manifests = job.lake.manifests()
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
-    write_dictionary(job.lake.public, job.book)
     for manifest in manifests:
         _write_public_manifest(job.lake, manifest)
-    report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
-    write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
     # Before the catalog names the files, so that whoever could read the night before can read this one.
     _open_public(job.lake)
     write_catalog(job.lake.restricted, manifests)
     write_catalog(job.lake.public, manifests)
+    if manifests[-1]["run_date"] == job.run_date.isoformat():
+        write_dictionary(job.lake.public, job.book)
+    report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
+    write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
     _clean(job.lake, job.night)
 
 
@@ -128,32 +140,37 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
 
 def _open_public(lake: Lake) -> None:
     """The program's umask shuts everything; what has passed disclosure control is for every reader."""
-    lake.root.chmod(0o755)
     for path in lake.public.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _clean(lake: Lake, night: Night) -> None:
     """Removes what this date's attempts and killed runs left: staging, and data files that no manifest names."""
-    folder = lake.restricted / "runs" / f"run_date={night.run_date.isoformat()}"
-    named = set()
-    for file in folder.glob("[0-9]*.json"):
-        stages = json.loads(file.read_text())["stages"]
-        named |= {f["path"] for s in stages.values() for files in s["tables"].values() for f in files}
-        named.add(stages["report"]["details"]["report"])
-    folders = [lake.table_folder(table, night.run_date) for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]
-    folders.append(lake.public / "reports" / folder.name)
-    for file in (file for table in folders for file in table.glob("[0-9]*.*")):
-        if int(file.name[:8]) <= night.token and str(file.relative_to(lake.root)) not in named:
-            file.unlink()
+    remove_unnamed(lake, night.run_date, night.token)
     for old in lake.open_nights():
         if old.run_date == night.run_date and old.token <= night.token:
             remove_night(old)
     for unmarked in lake.staging.iterdir():
         if not (unmarked / "night.json").exists():
             shutil.rmtree(unmarked)
-    for unfinished in list(lake.root.rglob(".*.tmp")):
+    # The zones alone: what lies beside them in the lake's folder is the deliverer's.
+    for unfinished in (path for zone in (lake.restricted, lake.public) for path in list(zone.rglob(".*.tmp"))):
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+
+
+def remove_unnamed(lake: Lake, run_date: date, token: int) -> None:
+    """Removes the date's data files and reports, up to a token, that no manifest names."""
+    folder = lake.restricted / "runs" / f"run_date={run_date.isoformat()}"
+    named = set()
+    for file in folder.glob("[0-9]*.json"):
+        stages = json.loads(file.read_text())["stages"]
+        named |= {f["path"] for s in stages.values() for files in s["tables"].values() for f in files}
+        named.add(stages["report"]["details"]["report"])
+    folders = [lake.table_folder(table, run_date) for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]
+    folders.append(lake.public / "reports" / folder.name)
+    for file in (file for table in folders for file in table.glob("[0-9]*.*")):
+        if int(file.name[:8]) <= token and str(file.relative_to(lake.root)) not in named:
+            file.unlink()
 
 
 def remove_night(night: Night) -> None:

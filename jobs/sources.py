@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
-from jobs.csv_source import read_csv_header, read_csv_rows
+from jobs.csv_source import count_csv_rows, read_csv_header, read_csv_rows
 from jobs.parquet_source import read_parquet_header, read_parquet_rows
 from jobs.source_files import SourceFile, describe_file, find_files
 from jobs.stat_files import read_stat_file, read_stat_header
@@ -32,22 +32,24 @@ class Delivered:
     column of the codebook as text (null where blank), `source_file`, `malformed` (a CSV line that is not in the
     declared encoding, or cannot be cut into its fields: all of these are null then, the id too), `unmatched` (a row of
     a joined file without a partner in the first file). `new_columns` were delivered although the codebook does not
-    know them.
+    know them. `rows` of the first entry are counted in its files and not by Spark: `frame` holds as many, unmatched
+    ones apart.
     """
 
     frame: DataFrame
+    rows: int
     new_columns: Names
     files: tuple[SourceFile, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the codebook's `files`; of each file its columns, its format's header, and whether it has rows."""
+    """One entry of the codebook's `files`; of each file its columns, its format's header, and its rows."""
 
     files: tuple[Path, ...]
     columns: tuple[Names, ...]
     headers: tuple[Any, ...]
-    filled: tuple[bool, ...]
+    rows: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -70,22 +72,24 @@ def read_extract(spark: SparkSession, book: Codebook, extract: Path, key_path: P
     delivered = dict.fromkeys(name for entry in entries for name in entry.columns[0] if name.strip())
     new = tuple(name for name in delivered if name not in known)
     columns = [name for name in known if name != book.person_id]
-    return Delivered(frame.select("person_id", *columns, "source_file", "malformed", "unmatched"), new, described)
+    chosen = frame.select("person_id", *columns, "source_file", "malformed", "unmatched")
+    return Delivered(chosen, sum(entries[0].rows), new, described)
 
 
 def _read_headers(files: tuple[Path, ...], book: Codebook) -> Entry:
     match book.source.format:
         case "csv":
             lines = tuple(read_csv_header(file, book.source, book.column_types()) for file in files)
-            return Entry(files, tuple(h.columns for h in lines), lines, tuple(h.filled for h in lines))
+            counts = tuple(count_csv_rows(file, {h.line for h in lines}) for file in files)
+            return Entry(files, tuple(h.columns for h in lines), lines, counts)
         case "parquet":
             schemas = tuple(read_parquet_header(file) for file in files)
             names = tuple(tuple(schema.names) for schema, _ in schemas)
-            return Entry(files, names, tuple(schema for schema, _ in schemas), tuple(rows > 0 for _, rows in schemas))
+            return Entry(files, names, tuple(schema for schema, _ in schemas), tuple(rows for _, rows in schemas))
         case kind:
             found = tuple(read_stat_header(file, kind) for file in files)
             rows = tuple(count for _, count in found)
-            return Entry(files, tuple(names for names, _ in found), rows, tuple(count > 0 for count in rows))
+            return Entry(files, tuple(names for names, _ in found), rows, rows)
 
 
 def _check_columns(book: Codebook, entries: Sequence[Entry]) -> None:
@@ -108,7 +112,7 @@ def _check_columns(book: Codebook, entries: Sequence[Entry]) -> None:
             raise ContractBroken(f"{entry.name}: the column {book.person_id}, which joins the files, is missing")
         for file, columns in zip(entry.files, entry.columns, strict=True):
             _compare_parts(book, file.name, columns, entry)
-        if not any(entry.filled):
+        if not any(entry.rows):
             raise ContractBroken(f"{entry.name} has no rows: ask for the delivery again")
     holders = Counter(name for entry in entries for name in entry.columns[0])
     for name in sorted(name for name in expected if holders[name] > 1 and name != book.person_id):
@@ -160,9 +164,14 @@ def _read_rows(spark: SparkSession, entry: Entry, book: Codebook, key_path: Path
 
 
 def _join_frames(base: DataFrame, other: DataFrame) -> DataFrame:
-    """All rows of both; a row of `other` without a partner is unmatched. Rows without an id have no partner."""
-    left, right = base.alias("base"), other.alias("other")
-    joined = left.join(right, F.col("base.person_id") == F.col("other.person_id"), how="full_outer")
+    """All rows of both, each once; a row of `other` without a partner is unmatched.
+
+    Rows without an id have no partner, and neither has an id that `other` holds twice: it would double rows of `base`.
+    """
+    times = F.count(F.lit(1)).over(Window.partitionBy("person_id"))
+    keyed = other.select("*", F.when(times == 1, F.col("person_id")).alias("partner"))
+    left, right = base.alias("base"), keyed.alias("other")
+    joined = left.join(right, F.col("base.person_id") == F.col("other.partner"), how="full_outer")
     own = {*OWN_COLUMNS}
     malformed = [F.coalesce(F.col(f"{side}.malformed"), F.lit(False)) for side in ("base", "other")]
     return joined.select(

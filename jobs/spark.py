@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from jobs.lake import Lake
 
-# Never less than this, so that a small machine and a large one cut a table in the same way.
+# For small tables; `validate` takes more for a large extract.
 SHUFFLE_PARTITIONS = 8
 # Executors log a failed task's exception as an error, and such an exception may quote a row.
 LOG_LEVEL = "FATAL"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
 from expectations.codebook import Codebook
 from jobs.errors import StageError
@@ -17,7 +18,8 @@ from jobs.job import Job
 from jobs.lake import Lake, StageRecord
 from jobs.preprocess import score_levels
 from jobs.promotions import find_model
-from model.registry import Model, load_model, promotable, save_model
+from model.errors import ModelError
+from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
 from model.training import TrainingSettings, train
 from model.validation import judge_network
@@ -30,17 +32,23 @@ def run(job: Job) -> StageRecord:
     inputs = job.night.digests("preprocess")
     champion = find_model(job.lake, job.run_date)
     if champion and not job.force_retrain and not is_due(job.lake, job.run_date, job.book):
-        return StageRecord("train", inputs, details={**champion, "promoted": False})
+        return StageRecord("train", inputs, details=_keep(job, champion))
     features = job.night.paths("preprocess", "features")
     model = _train_once(job, features)
     rival = _measure_champion(job, champion, model, features)
     reasons = promotable(model.report, rival)
     if reasons and rival is not None:
         refused = {"model_version": model.model_version, "reasons": reasons}
-        return StageRecord("train", inputs, details={**(champion or {}), "promoted": False, "refused": refused})
+        return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused})
     if reasons and reasons[0].startswith("not a number"):
         raise StageError(f"the first model cannot be used ({reasons[0]}): look at the features' answers")
     return StageRecord("train", inputs, details=_describe(job, model, reasons))
+
+
+def _keep(job: Job, champion: dict[str, Any]) -> dict[str, Any]:
+    """The champion's details for another night; on the night that promoted it they stay as they were."""
+    details = {key: value for key, value in champion.items() if key != "refused"}
+    return {**details, "promoted": champion["trained_on"] == job.run_date.isoformat()}
 
 
 def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
@@ -49,13 +57,18 @@ def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
     if champion is None:
         return True
     age = run_date - date.fromisoformat(champion["trained_on"])
-    return age.days >= book.retrain_days or load_model(lake.root / champion["folder"]).spec != build_spec(book)
+    try:
+        spec = load_model(lake.root / champion["folder"]).spec
+    except ModelError:
+        return True  # lost, damaged or of an older format: it cannot score either
+    return age.days >= book.retrain_days or spec != build_spec(book)
 
 
 def _train_once(job: Job, features: Sequence[Path]) -> Model:
     """Trains under a name made of all that goes in, so that a training done before is found and not done again."""
     spec = build_spec(job.book)
-    content = json.dumps([spec.to_json(), asdict(SETTINGS), hash_answers(features, spec)], sort_keys=True)
+    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
+    content = json.dumps([spec.to_json(), asdict(SETTINGS), hash_answers(features, spec), made_by], sort_keys=True)
     version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
@@ -82,7 +95,10 @@ def _measure_champion(
     """The champion's nats per answer on the new model's held-out people; None where it cannot read them."""
     if champion is None:
         return None
-    old = load_model(job.lake.root / champion["folder"])
+    try:
+        old = load_model(job.lake.root / champion["folder"])
+    except ModelError:
+        return None
     if old.spec != model.spec:
         return None
     return judge_network(old.network, features, SETTINGS.weight_column).elbo_per_answer

@@ -1,11 +1,11 @@
 """Stage 1: judge the extract; accepted rows go on, rows that break a rule go to quarantine, the rest is counted out."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -15,16 +15,18 @@ from expectations.errors import ContractBroken, TooMuchQuarantined
 from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, judge_rows
 from expectations.rules import HOME_STRATUM, RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
-from jobs.errors import StageError
+from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord
 from jobs.layout import write_parquet, write_people, write_sorted
-from jobs.pseudonym import key_file
+from jobs.pseudonym import key_file, name_key
 from jobs.sources import read_extract
-from jobs.spark import spark_session
+from jobs.spark import SHUFFLE_PARTITIONS, spark_session
 from jobs.tables import accepted_columns, design_columns, quarantine_columns
 
 REMEDY = "The Data Docs of this night count each rule: have the extract corrected"
+
+BYTES_PER_PART = 64 * 2**20
 
 
 def run(job: Job) -> StageRecord:
@@ -32,10 +34,16 @@ def run(job: Job) -> StageRecord:
     if job.extract is None:
         return _replay(job)
     with spark_session(job.lake, "validate") as spark:
-        delivered = read_extract(spark, job.book, job.extract, key_file(job.lake))
+        key = key_file(job.lake)
+        _check_key(job, name_key(key))
+        delivered = read_extract(spark, job.book, job.extract, key)
+        # By the extract's size alone, so that the cores of a machine change nothing.
+        parts = max(SHUFFLE_PARTITIONS, math.ceil(sum(file.size for file in delivered.files) / BYTES_PER_PART))
+        spark.conf.set("spark.sql.shuffle.partitions", str(parts))
         scratch = job.night.scratch("validate")
         _judge(delivered.frame, job, scratch / "judged")
-        judged = spark.read.parquet(str(scratch / "judged")).persist(StorageLevel.DISK_ONLY)
+        spark.catalog.clearCache()
+        judged = spark.read.parquet(str(scratch / "judged"))
         counts = _count_fates(judged)
         _check_rows(judged, delivered.rows)
         _check_types(judged, job.book)
@@ -48,7 +56,6 @@ def run(job: Job) -> StageRecord:
         _check_quarantine(job.book, counts, failed)
         _check_design(job.book, design)
         tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
-        judged.unpersist()
         shutil.rmtree(scratch)
     details: dict[str, Any] = {
         "files": [vars(file) for file in delivered.files],
@@ -57,6 +64,7 @@ def run(job: Job) -> StageRecord:
         "failed_rules": failed,
         "warnings": _word_warnings(job.book, delivered.new_columns, verdicts),
         "shares": shares,
+        "key": name_key(key),
         "data_docs": str(docs.relative_to(job.lake.root)),
     }
     renamed = {
@@ -67,6 +75,16 @@ def run(job: Job) -> StageRecord:
         "duplicates": counts[DUPLICATE],
     }
     return StageRecord("validate", tables=tables, counts=renamed, details=details)
+
+
+def _check_key(job: Job, key: str) -> None:
+    """Another key would give everybody another pseudonym, and nobody would notice."""
+    manifests = job.lake.manifests()
+    if manifests and manifests[-1]["stages"]["validate"]["details"]["key"] != key:
+        raise UsageError(
+            "the pseudonym key is not the one of the lake's last night: restore the key file, or name it by "
+            "MINDCENSUS_KEY_FILE"
+        )
 
 
 def _judge(delivered: DataFrame, job: Job, folder: Path) -> None:
@@ -87,7 +105,10 @@ def _replay(job: Job) -> StageRecord:
         raise ContractBroken(f"no extract is named, and no night of {job.run_date} is published: name one by --extract")
     record = StageRecord.from_json(manifest["stages"]["validate"])
     if record.details["codebook"]["sha256"] != job.codebook_sha256:
-        raise ContractBroken(f"the codebook has changed since {job.run_date} was validated: name the extract again")
+        raise ContractBroken(
+            f"the codebook has changed since {job.run_date} was validated: name the extract, or replay by the codebook "
+            f"of then, {job.lake.restricted / 'codebooks'}/{record.details['codebook']['sha256']}.yaml"
+        )
     return record
 
 

@@ -86,7 +86,7 @@ def test_only_publishing_changes_the_assets(dag):
 
 def test_failed_tasks_are_tried_again_later_and_later(dag):
     for task in dag.tasks:
-        assert (task.retries, task.retry_exponential_backoff) == (2, 3)
+        assert (task.retries, task.retry_exponential_backoff) == (3, 3)
 
 
 JANUARY = datetime(2026, 1, 31, 2, tzinfo=UTC)
