@@ -102,7 +102,6 @@ def run_stages(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "check", False):
         return _check_training(lake, arguments.run_date, book)
     with lake.hold():
-        lake.keep_codebook(find_codebook(arguments.codebook), digest)
         for stage in arguments.stages:
             run_stage(stage, lake, book, digest, arguments)
     return DONE
@@ -120,7 +119,11 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     log.info("stage started")
     start = time.monotonic()
     try:
-        record = run(job)
+        record = replace(run(job), seconds=round(time.monotonic() - start, 3))
+        if stage == "validate":
+            lake.keep_codebook(find_codebook(arguments.codebook), digest)
+        if night.folder.exists():  # gone once the night is published
+            night.write(record)
     except Exception as error:
         log.error("stage failed", error=type(error).__name__)
         if stage == "validate":
@@ -129,10 +132,7 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
             with contextlib.suppress(OSError):
                 remove_unnamed(lake, night.run_date, night.token)
         raise
-    seconds = round(time.monotonic() - start, 3)
-    if night.folder.exists():  # gone once the night is published
-        night.write(replace(record, seconds=seconds))
-    log.info("stage done", seconds=seconds, **record.counts)
+    log.info("stage done", seconds=record.seconds, **record.counts)
 
 
 def _find_night(stage: str, lake: Lake, run_date: date, digest: str) -> Night | None:

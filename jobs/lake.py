@@ -104,7 +104,7 @@ class Lake:
     def prepare(self) -> None:
         """Makes the zones; people's tables are for the owner alone. Raises UsageError where a file is in the way."""
         try:
-            if not self.root.exists():
+            if not self.root.is_dir():
                 self.root.mkdir(parents=True)
                 self.root.chmod(0o755)  # the umask would keep readers of public/ out
         except (FileExistsError, NotADirectoryError):
