@@ -84,7 +84,8 @@ COHORTS = Asset(name="cohorts", uri="x-mindcensus://public/cohorts")
 
 @dag(
     schedule="0 2 * * *",
-    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    # Before any survey's date: Airflow runs no task of an earlier one, and calls the run a success.
+    start_date=datetime(1970, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params=PARAMS,
