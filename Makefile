@@ -81,7 +81,7 @@ run: setup $(AIRFLOW_STAMP)
 	conf=$$(python -c 'import json, sys; print(json.dumps(dict(zip(("lake", "run_date", "codebook", "extract"), sys.argv[1:]))))' \
 	    "$$lake" "$$run_date" "$$codebook" "$$extract")
 	log=".airflow/night-$$run_date.log"
-	count_manifests() { find "$$lake/restricted/runs/run_date=$$run_date" -name '[0-9]*.json' 2>/dev/null | wc -l; }
+	count_manifests() { { find "$$lake/restricted/runs/run_date=$$run_date" -name '[0-9]*.json' 2>/dev/null || true; } | wc -l; }
 	before=$$(count_manifests)
 	airflow dags test population_nightly "$$run_date" --conf "$$conf" 2>&1 | tee "$$log" | sed -un "$$SHOWN" || {
 	    echo "make run: the night of $$run_date failed: the stage's own words stand above, the whole log is $$log" >&2; exit 1; }
