@@ -153,7 +153,6 @@ CASES = {
     "capitals": Case(("stratum (there is 'Stratum'",), people(lambda: rename("stratum", "Stratum"))),
     "column twice": Case(("stand twice: income",), people(lambda: join([[*row, row[-3]] for row in CELLS]))),
     "column retyped": Case(("column mood_1", "is a number"), people(lambda: change("mood_1", "planted"))),
-    "weights retyped": Case(("column weight", "is a number"), people(lambda: change("weight", "planted"))),
     "dates retyped": Case(("column answered_at", "is a date"), people(lambda: change("answered_at", "planted"))),
     "semicolons": Case(("people.csv", "semicolon", "comma"), people(lambda: GOOD.replace(",", ";"))),
     "tabs": Case(("people.csv", "tab", "comma"), people(lambda: GOOD.replace(",", "\t"))),
@@ -348,7 +347,7 @@ def test_faults_of_rows(commands: CommandLine, tmp_path: Path) -> None:
 # Everything is imported as root, because the other user may not be able to read this installation.
 AS_NOBODY = """
 import os, sys
-import jobs.cli, jobs.report, jobs.validate
+import jobs.cli
 os.setgroups([])
 os.setgid({user})
 os.setuid({user})
@@ -371,24 +370,12 @@ def test_no_write_permission(lake: Path, open_folder: Path) -> None:
     shutil.copytree(lake, copy)
     book.write_text(CODEBOOK)
     extract.write_text(GOOD)
-    secret = open_folder / "theirs.csv"
-    secret.write_text(GOOD)
-    secret.chmod(0o600)
-    theirs = open_folder / "theirs"
-    theirs.mkdir()
-    os.chown(theirs, NOBODY, NOBODY)
     before = freeze(copy)
-    for target, delivered, place in (
-        (copy, extract, copy / "restricted"),
-        (open_folder / "new", extract, open_folder / "new"),
-        (theirs / "lake", secret, secret),
-    ):
-        where = ["--lake", target, "--run-date", SECOND, "--codebook", book, "--extract", delivered]
-        ended = run_as_nobody("validate", *where)
-        check_refusal(ended, 1, (str(place), "no permission"))
+    for target, place in ((copy, copy / "restricted"), (open_folder / "new", open_folder / "new")):
+        where = ["--lake", target, "--run-date", SECOND, "--codebook", book, "--extract", extract]
+        check_refusal(run_as_nobody("validate", *where), 1, (str(place), "no permission"))
     assert freeze(copy) == before
     assert not (open_folder / "new").exists()
-    assert not list((theirs / "lake/restricted/staging").iterdir())
 
 
 def run_as_nobody(*arguments: object) -> Ended:
@@ -423,7 +410,7 @@ def test_a_full_disk(
     home = copy_lake(small_disk)
     shutil.rmtree(home / "restricted/data_docs")
     before = freeze(home)
-    for left in (0, 60_000, 400_000, 2_000_000):
+    for left in (0, 60_000, 2_000_000):  # before Spark starts, as it writes, as the Data Docs are written
         filler = fill(small_disk, left)
         ended = validate(commands, home, small_night.book, small_night.extract)
         check_refusal(ended, 1, ("disk is full", "run the stage again"))
