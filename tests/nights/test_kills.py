@@ -117,7 +117,7 @@ class Reader(threading.Thread):
 
     def __init__(self, lake: Path) -> None:
         super().__init__(daemon=True)
-        self._lake, self._ended = lake, threading.Event()
+        self._lake, self._ended, self._rounds = lake, threading.Event(), 0
         self.seen: dict[str, list[Counts]] = {zone: [] for zone in VIEWS}
         self.errors: list[str] = []
 
@@ -131,7 +131,14 @@ class Reader(threading.Thread):
                     continue
                 if not seen or seen[-1] != counted:
                     seen.append(counted)
+            self._rounds += 1
             self._ended.wait(0.02)
+
+    def catch_up(self) -> None:
+        """Until it has counted everything once more: the round that is under way may have begun before."""
+        wanted = self._rounds + 2
+        while self._rounds < wanted and self.is_alive():
+            time.sleep(0.01)
 
     def finish(self) -> None:
         self._ended.set()
@@ -223,12 +230,13 @@ def check_kill(night: Undisturbed, commands: CommandLine, stage: str, how: str, 
         for following in STAGES[STAGES.index(stage) :]:
             if following == "publish" and stage != "publish":
                 # Nothing of the night can be read until now.
+                reader.catch_up()
                 for zone, seen in reader.seen.items():
                     assert seen == [night.old_counts[zone]], zone
             more = ["--force-retrain"] if following == "train" else []
             ended = commands(*night.arguments(following), *more)
             assert ended.code == 0, ended.said
-        time.sleep(0.2)
+        reader.catch_up()
     assert reader.errors == []
     for zone, seen in reader.seen.items():
         assert seen == [night.old_counts[zone], night.counts[zone]], zone
