@@ -108,7 +108,8 @@ test: setup
 	@echo "== lint"; ruff check .; ruff format --check .
 	echo "== types"; mypy
 	echo "== import directions"; lint-imports --no-logo
-	echo "== tests"; pytest -m "not slow"
+	# Half of a test's time is the start of a JVM: two at once, a file's tests together, for they share a night.
+	echo "== tests"; pytest -m "not slow" -n 2 --dist loadfile
 
 test-long: setup
 	@MINDCENSUS_DIRTY_EXTRACTS=1000 pytest -m "slow or not slow"

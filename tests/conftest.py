@@ -1,5 +1,6 @@
 """One Spark session for all tests that need one."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,5 +23,7 @@ def spark() -> Iterator[SparkSession]:
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("ERROR")
+    # Its farewell at exit would find the streams closed.
+    logging.getLogger("py4j").setLevel(logging.WARNING)
     yield session
     session.stop()
