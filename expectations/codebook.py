@@ -18,7 +18,7 @@ RESERVED = frozenset(
         *("person_id", "answered_at", "weight", "stratum", "psu", "fold", "run_date", "source_file", "failed_rules"),
         *("model_version", "items_answered", "log_likelihood", "breakdown", "outcome", "kind", "n", "n_cases", "se"),
         *("n_weighted", "estimate", "df", "ci_low", "ci_high", "ci_method", "deff", "presentation", "disclosure"),
-        *("reason", "malformed", "unmatched", "eligible", "fate"),
+        *("reason", "malformed", "unmatched", "eligible", "fate", "person_fit_percentile"),
     )
 )
 # Names of columns while rows are judged.
@@ -112,6 +112,11 @@ class Scale(Part):
     positive: bool = False
     label: str = ""
     source: str
+
+    @property
+    def cut_outcome(self) -> str:
+        """The outcome that the cut defines: phq9_ge10."""
+        return f"{self.key}_{'le' if (self.cut or '').startswith('<=') else 'ge'}{(self.cut or '')[2:]}"
 
     @model_validator(mode="after")
     def check_bands(self) -> Self:

@@ -128,14 +128,27 @@ def profiles_columns(book: Codebook) -> list[ColumnSpec]:
             ColumnSpec(f"{trait.key}_mean", "float", f"{label}: posterior mean", "reference sd", nullable=False),
             ColumnSpec(f"{trait.key}_sd", "float", f"{label}: posterior sd", "reference sd", nullable=False),
             ColumnSpec(f"{trait.key}_percentile", "float", f"{label}: percentile in the reference population", "0-100"),
+            ColumnSpec(f"{trait.key}_percentile_low", "float", f"{label}: percentile of the 5 % point", "0-100"),
+            ColumnSpec(
+                f"{trait.key}_percentile_high", "float", f"{label}: percentile at the posterior's 95 %", "0-100"
+            ),
         ]
     for scale in book.scales:
         columns += scale_columns(scale)
         meaning = f"{scale.label or scale.key}: total expected under the model, answered items as answered"
         columns.append(ColumnSpec(f"{scale.key}_expected", "float", meaning, "points", nullable=False))
+        if scale.cut:
+            meaning = f"{scale.label or scale.key}: probability that a complete total would be {scale.cut}"
+            columns.append(ColumnSpec(f"{scale.cut_outcome}_probability", "float", meaning, "0-1", nullable=False))
     columns += [
         ColumnSpec("items_answered", "smallint", "Items that the person answered", "items", nullable=False),
-        ColumnSpec("log_likelihood", "float", "Evidence lower bound of the answers", "nats", nullable=False),
+        ColumnSpec("log_likelihood", "float", "Importance-weighted bound of the answers", "nats", nullable=False),
+        ColumnSpec(
+            "person_fit_percentile",
+            "float",
+            "Person fit (l_z) among people who answered as many items; low = unusual answers",
+            "0-100",
+        ),
     ]
     return [*columns, *cohort_columns(book), *DESIGN]
 

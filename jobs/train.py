@@ -101,7 +101,7 @@ def _measure_champion(
         return None
     if old.spec != model.spec:
         return None
-    return judge_network(old.network, features, SETTINGS.weight_column).elbo_per_answer
+    return judge_network(old.network, features, SETTINGS.weight_column).nats_per_answer
 
 
 def _describe(job: Job, model: Model, shortcomings: list[str]) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _describe(job: Job, model: Model, shortcomings: list[str]) -> dict[str, Any]
         "promoted": True,
         "shortcomings": shortcomings,
         "validation": {
-            "nats_per_answer": figures["elbo_per_answer"],
+            "nats_per_answer": figures["nats_per_answer"],
             "margins_nats_per_answer": figures["margins_per_answer"],
         },
     }
@@ -131,7 +131,7 @@ def build_spec(book: Codebook) -> FeatureSpec:
     return FeatureSpec(
         items=tuple(items),
         traits=tuple(TraitSpec(trait.key, scales[trait.scale].items) for trait in book.traits),
-        scales=tuple(ScaleSpec(scale.key, scale.items, scale.multiply) for scale in book.scales),
+        scales=tuple(ScaleSpec(scale.key, scale.items, scale.multiply, scale.cut) for scale in book.scales),
         codebook=book.codebook,
         codebook_version=str(book.version),
     )

@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch, weighted means per person in nats; the training's are of thinned answers."""
+    """Figures of one epoch in nats: the bound per training person (of thinned answers), the cost per hidden answer."""
 
-    training_elbo: float
-    validation_elbo: float
+    training_bound: float
+    nats_per_answer: float
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,24 @@ def load_checkpoint(folder: Path, fingerprint: str) -> Checkpoint | None:
     return Checkpoint(fingerprint, history, safetensors.torch.load(data))
 
 
-def pack_state(network: nn.Module, best: dict[str, Tensor], optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """Weights now, the best epoch's weights, and Adam's moments, by name."""
+def pack_state(
+    network: nn.Module, averaged: nn.Module, best: dict[str, Tensor], optimizer: optim.Optimizer
+) -> dict[str, Tensor]:
+    """Weights now, their average, the best epoch's average, and Adam's moments, by name."""
     tensors = {f"now.{name}": tensor for name, tensor in network.state_dict().items()}
+    tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for position, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{position}.{name}": tensor for name, tensor in state.items()}
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def unpack_state(tensors: dict[str, Tensor], network: nn.Module, optimizer: optim.Optimizer) -> dict[str, Tensor]:
-    """Put weights and Adam's moments back; returns the best epoch's weights."""
+def unpack_state(
+    tensors: dict[str, Tensor], network: nn.Module, averaged: nn.Module, optimizer: optim.Optimizer
+) -> dict[str, Tensor]:
+    """Put weights, their average and Adam's moments back; returns the best epoch's average."""
     network.load_state_dict(_strip_prefix(tensors, "now."))
+    averaged.load_state_dict(_strip_prefix(tensors, "averaged."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _strip_prefix(tensors, "adam.").items():
         position, _, moment = name.partition(".")

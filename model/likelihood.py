@@ -1,7 +1,8 @@
 """Graded response items: the ordinal likelihood of answers given the traits.
 
 Samejima (1969): P(Y >= k | theta) = sigmoid(a theta - b_k), with a > 0 and b_1 < b_2 < ... < b_{K-1}.
-Every item loads on its one trait; an item without a trait has thresholds only.
+Every item loads on its one trait; an item without a trait has thresholds only. What the traits leave comes in
+from outside, as a shift of an item's location and as its spread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FIRST_DISCRIMINATION = 1.5
 MIN_GAP = 1e-3  # keeps the probability of a category above zero
 OPEN_EDGE = 1e4  # stands for infinity at both ends: sigmoid is exactly 0 or 1 there, and gradients stay finite
 PSEUDO_COUNT = 0.5  # spread over an item's categories, so that an unseen one has a probability
-NODES = 21  # Gauss-Hermite nodes over a posterior's margin
+WIDEST_GAP = 1e3  # exp(-1000) is zero: the open ends need no more
 LOGISTIC_NORMAL = (16 * math.sqrt(3) / (15 * math.pi)) ** 2  # logit-normal integral: logit / sqrt(1 + c a^2)
 
 
@@ -88,16 +89,25 @@ class GradedItems(nn.Module):
         ends = torch.full((len(self.sizes), 1), OPEN_EDGE)
         return torch.cat([-ends, inner, ends], dim=1)
 
-    def log_prob(self, theta: Tensor, categories: Tensor) -> Tensor:
-        """Log probability of each answer (..., B, J) at traits `theta` (..., B, T); zero where there is no answer.
+    def locations(self, theta: Tensor) -> Tensor:
+        """Slope times trait (..., J) for traits (..., T); zero for an item without a trait."""
+        return theta @ self.discriminations()
 
-        log(sigmoid(u) - sigmoid(v)) = log sigmoid(u) + log sigmoid(-v) + log(1 - exp(v - u)), and u - v is a
-        gap between thresholds, free of theta: no cancellation, and two sigmoids an answer.
+    def log_prob(self, location: Tensor, spread: Tensor | None, categories: Tensor) -> Tensor:
+        """Log probability of each answer (..., B, J); zero where there is no answer.
+
+        P(Y >= k) = sigmoid(spread (location - b_k)), both (..., B, J), spread positive and 1 where it is None
+        (McCullagh 1980: location and scale of an ordinal answer): the categories keep their order.
+
+        log(sigmoid(u) - sigmoid(v)) = log sigmoid(u) + log sigmoid(-v) + log(1 - exp(v - u)), and u - v is the
+        gap between two thresholds: no cancellation, and two sigmoids an answer.
         """
         lower, upper, log_gap = self.gather_edges(categories)
-        slopes = theta @ self.discriminations()
-        log_prob = F.logsigmoid(slopes - lower) + F.logsigmoid(upper - slopes) + log_gap
-        return log_prob * (categories >= 0)
+        above, below = location - lower, upper - location
+        if spread is not None:
+            above, below = spread * above, spread * below
+            log_gap = torch.log(-torch.expm1(-spread * (upper - lower).clamp(max=WIDEST_GAP)))
+        return (F.logsigmoid(above) + F.logsigmoid(below) + log_gap) * (categories >= 0)
 
     def gather_edges(self, categories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lower edge, upper edge and log(1 - exp(-gap)) of each answer's category, each (B, J)."""
@@ -109,36 +119,16 @@ class GradedItems(nn.Module):
         lower, upper, log_gap = F.embedding(rows, table.flatten(0, 1)).unbind(-1)
         return lower, upper, log_gap
 
-    def probabilities(self, theta: Tensor) -> Tensor:
-        """Probability of every category (..., J, K) at traits (..., T); zero beyond an item's last category."""
-        slopes = (theta @ self.discriminations())[..., None]
-        below = torch.sigmoid(self.edges() - slopes)
+    def probabilities(self, location: Tensor, spread: Tensor | None) -> Tensor:
+        """Probability of every category (..., J, K) at locations (..., J); zero beyond an item's last category."""
+        logits = self.edges() - location[..., None]
+        below = torch.sigmoid(logits if spread is None else spread[..., None] * logits)
         return below[..., 1:] - below[..., :-1]
 
     def scores(self, categories: Tensor) -> Tensor:
         """Score of each answer (B, J), in the scale's own direction; meaningless where there is none."""
         rows = categories.clamp(min=0) + self.most * torch.arange(len(self.sizes))
         return self.category_scores.flatten()[rows]
-
-    def expect_over_normal(self, mean: Tensor, sd: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """E of each answer's log probability (B, J; zero where missing) and of each item's score (B, J).
-
-        Traits have normal margins of `mean` and `sd` (B, T). An item loads on one trait, so one-dimensional
-        Gauss-Hermite quadrature is all it takes. Scores are in the scale's own direction.
-        """
-        points, masses = np.polynomial.hermite_e.hermegauss(NODES)
-        discriminations, edges = self.discriminations(), self.edges()
-        lower, upper, log_gap = self.gather_edges(categories)
-        middle, spread = mean @ discriminations, sd @ discriminations
-        steps = self.category_scores.diff(dim=1)
-        log_prob = log_gap.clone()
-        score = self.category_scores[:, 0].expand(categories.shape).clone()
-        for point, mass in zip(points.tolist(), (masses / masses.sum()).tolist(), strict=True):
-            slopes = middle + point * spread
-            log_prob += mass * (F.logsigmoid(slopes - lower) + F.logsigmoid(upper - slopes))
-            for k in range(1, self.most):
-                score += mass * steps[:, k - 1] * torch.sigmoid(slopes - edges[:, k])
-        return log_prob * (categories >= 0), score
 
 
 def _loading_pattern(spec: FeatureSpec) -> Tensor:

@@ -1,12 +1,14 @@
-"""The variational autoencoder: traits with a correlated normal prior, an encoder, and the evidence lower bound.
+"""The variational autoencoder: named traits, residual latents, an encoder, and the importance-weighted bound.
 
-Kingma & Welling (2014): log p(y) >= E_q[log p(y | theta)] - KL(q(theta | y) || p(theta)).
-Shapes: B people, T traits, J items.
+Burda, Grosse & Salakhutdinov (2016): log p(y) >= E[log mean_s p(y, z_s) / q(z_s | y)], which rises with the draws.
+Shapes: B people, T traits, R residuals, D = T + R latents, J items, K the most categories of an item, S draws.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +17,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.likelihood import GradedItems, to_categories
+from model.prior import LOG_TWO_PI, Prior
+from model.residuals import ResidualShift
 from model.spec import FeatureSpec
 
 HIDDEN = (512, 256)
 UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1: the posterior starts with the prior's unit
 MIN_SD = 1e-3
+PREDICTION_DRAWS = 128
+SMALLEST_PROBABILITY = 1e-9  # beyond an item's last category: its logarithm must be a number
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Normal posterior: mean (B, T) and lower-triangular factor (B, T, T) of the covariance."""
+    """Normal posterior of all latents, named traits first: mean (B, D), lower-triangular factor (B, D, D)."""
 
     mean: Tensor
     factor: Tensor
@@ -34,49 +40,57 @@ class Posterior:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Weighted means per person in nats, scalars: elbo = reconstruction - kl, and the loss is -elbo."""
+class Draws:
+    """Latents (S, B, D) and the logarithms of their importance weights (S, B), in nats."""
 
-    elbo: Tensor
-    reconstruction: Tensor
-    kl: Tensor
+    latents: Tensor
+    log_weights: Tensor
+
+    def bound(self) -> Tensor:
+        """The importance-weighted bound of each person (B), in nats."""
+        return torch.logsumexp(self.log_weights, dim=0) - math.log(len(self.log_weights))
+
+    def masses(self) -> Tensor:
+        """Self-normalised weights (S, B)."""
+        return self.log_weights.softmax(dim=0)
 
 
 class ProfileNetwork(nn.Module):
-    """Encoder 512-256 on one-hot answers with a missing level, graded response decoder, prior N(0, R)."""
+    """Encoder 512-256 on one-hot answers with a missing level; graded response items; a prior that is learned."""
 
     starts: Tensor
 
-    def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None) -> None:
+    def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None, residuals: int = 0) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.traits, self.residuals = spec, len(spec.traits), residuals
+        self.latents = self.traits + residuals
         self.items = GradedItems(spec, margins)
-        traits = len(spec.traits)
+        self.prior = Prior(self.traits, residuals)
+        self.shift = ResidualShift(residuals, len(spec.items)) if residuals else None
         widths = torch.tensor([len(item.levels) + 1 for item in spec.items])
         self.inputs = int(widths.sum())
         self.register_buffer("starts", widths.cumsum(0) - widths + 1, persistent=False)
-        self.rows, self.columns = torch.tril_indices(traits, traits, offset=-1)
-        self.raw_correlation = nn.Parameter(torch.zeros(len(self.rows)))
+        self.rows, self.columns = torch.tril_indices(self.latents, self.latents, offset=-1)
         self.encoder = nn.Sequential(
             nn.Linear(self.inputs, HIDDEN[0]),
             nn.SiLU(),
             nn.Linear(HIDDEN[0], HIDDEN[1]),
             nn.SiLU(),
-            nn.Linear(HIDDEN[1], 2 * traits + len(self.rows)),
+            nn.Linear(HIDDEN[1], 2 * self.latents + len(self.rows)),
         )
 
-    def prior_factor(self) -> Tensor:
-        """Cholesky factor C (T, T) of the prior's correlation matrix R = C C': rows of length one."""
-        traits = len(self.spec.traits)
-        lower = torch.eye(traits).index_put((self.rows, self.columns), self.raw_correlation)
-        return F.normalize(lower, dim=1)
+    def trait_correlations(self) -> Tensor:
+        """Correlations (T, T) of the traits in the population."""
+        covariance = self.prior.covariance()[: self.traits, : self.traits]
+        sd = covariance.diagonal().sqrt()
+        return covariance / sd[:, None] / sd
 
     def encode(self, categories: Tensor) -> Posterior:
         """Posterior of people from their categories (B, J), -1 where there is no answer."""
         one_hot = torch.zeros(len(categories), self.inputs)
         one_hot.scatter_(1, categories + self.starts, 1.0)
-        traits = len(self.spec.traits)
-        mean, raw_sd, below = self.encoder(one_hot).split([traits, traits, len(self.rows)], dim=1)
+        sizes = [self.latents, self.latents, len(self.rows)]
+        mean, raw_sd, below = self.encoder(one_hot).split(sizes, dim=1)
         factor = torch.diag_embed(F.softplus(raw_sd + UNIT_SOFTPLUS) + MIN_SD)
         factor = factor.index_put((torch.arange(len(factor))[:, None], self.rows, self.columns), below)
         return Posterior(mean, factor)
@@ -85,38 +99,75 @@ class ProfileNetwork(nn.Module):
         """As `encode`, but who answered nothing gets the prior itself."""
         learned = self.encode(categories)
         answered = (categories >= 0).any(dim=1)
+        mean, factor = self.prior.moments()
         return Posterior(
-            torch.where(answered[:, None], learned.mean, 0.0),
-            torch.where(answered[:, None, None], learned.factor, self.prior_factor()),
+            torch.where(answered[:, None], learned.mean, mean),
+            torch.where(answered[:, None, None], learned.factor, factor),
         )
 
-    def loss(self, categories: Tensor, weights: Tensor, noise: Tensor) -> Loss:
-        """The bound on the answers of `categories` (B, J), reparameterised.
+    def draw(self, posterior: Posterior, categories: Tensor, noise: Tensor) -> Draws:
+        """Draws from a posterior, weighed by the answers of `categories` (B, J); `noise` is (S, B or 1, D)."""
+        latents = posterior.mean + torch.einsum("bij,sbj->sbi", posterior.factor, noise.expand(-1, len(categories), -1))
+        log_det = posterior.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        log_q = -0.5 * noise.square().sum(dim=-1) - log_det - 0.5 * LOG_TWO_PI * self.latents
+        answers = self.items.log_prob(*self.place(latents), categories).sum(dim=-1)
+        return Draws(latents, answers + self.prior.log_prob(latents) - log_q)
 
-        `weights` (B) have mean 1 over the training people; `noise` (S, B, T) is standard normal.
+    def place(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Location and spread (..., J) of the items at latents (..., D); the spread is None without residuals."""
+        location = self.items.locations(latents[..., : self.traits])
+        if self.shift is None:
+            return location, None
+        shift, spread = self.shift(latents[..., self.traits :], self.items.discriminations())
+        return location + shift, spread
+
+    def loss(self, categories: Tensor, weights: Tensor, noise: Tensor) -> Tensor:
+        """Minus the weighted mean bound on the answers of `categories` (B, J), in nats.
+
+        `weights` (B) have mean 1 over the training people; `noise` (S, B, D) is standard normal.
         """
-        posterior = self.encode(categories)
-        theta = posterior.mean + torch.einsum("bij,sbj->sbi", posterior.factor, noise)
-        answers = self.items.log_prob(theta, categories).sum(dim=-1).mean(dim=0)
-        divergence = kl_to_prior(posterior, self.prior_factor())
-        reconstruction, kl = (weights * answers).mean(), (weights * divergence).mean()
-        return Loss(reconstruction - kl, reconstruction, kl)
+        return -(weights * self.draw(self.encode(categories), categories, noise).bound()).mean()
 
-    def bound(self, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction and KL of each person (B) in nats, by quadrature instead of sampling."""
-        posterior = self.posterior(categories)
-        log_prob, _ = self.items.expect_over_normal(posterior.mean, posterior.sd(), categories)
-        return log_prob.sum(dim=1), kl_to_prior(posterior, self.prior_factor())
+    def infer(self, categories: Tensor, draws: int) -> Draws:
+        """Weighed draws of people from fixed noise: a person's are the same whoever stands beside."""
+        return self.draw(self.posterior(categories), categories, fixed_noise(draws, self.latents))
+
+    @torch.no_grad()
+    def predict(self, categories: Tensor, draws: int = PREDICTION_DRAWS) -> Tensor:
+        """Probability of every category of every item (B, J, K), given the answers of `categories` (B, J).
+
+        p(y* | y) = E[p(y* | z) | y] by self-normalised importance sampling from the encoder's posterior.
+        """
+        inferred = self.infer(categories, draws)
+        masses = inferred.masses()
+        sums = torch.zeros(*categories.shape, self.items.most)
+        for latents, mass in zip(inferred.latents, masses, strict=True):
+            sums += mass[:, None, None] * self.items.probabilities(*self.place(latents))
+        return sums
+
+    def person_fit(self, categories: Tensor, posterior: Posterior) -> Tensor:
+        """How likely the answers are beside what the posterior mean expects of them (B), in sds: low = unusual.
+
+        Drasgow, Levine & Williams (1985): l_z = (l - E l) / sd(l), l the log likelihood of the items answered, here
+        at the mean of all latents. Zero for who answered nothing.
+        """
+        probability = self.items.probabilities(*self.place(posterior.mean)).clamp(min=SMALLEST_PROBABILITY)
+        logs = probability.log()
+        expected = (probability * logs).sum(dim=-1)
+        variance = (probability * (logs - expected[..., None]).square()).sum(dim=-1)
+        found = logs.gather(-1, categories.clamp(min=0)[..., None])[..., 0]
+        answered = categories >= 0
+        surprise = ((found - expected) * answered).sum(dim=1)
+        return surprise / (variance * answered).sum(dim=1).clamp(min=SMALLEST_PROBABILITY).sqrt()
 
     def categories(self, codes: Tensor) -> Tensor:
         """Codes (B, J) as the network's categories: flipped items turned round."""
         return to_categories(codes, self.spec)
 
 
-def kl_to_prior(posterior: Posterior, prior_factor: Tensor) -> Tensor:
-    """KL(N(m, L L') || N(0, C C')) in nats (B), for lower-triangular L and C."""
-    traits = prior_factor.shape[0]
-    both = torch.cat([posterior.factor, posterior.mean[..., None]], dim=-1)
-    scaled: Tensor = torch.linalg.solve_triangular(prior_factor, both, upper=False)
-    log_ratio = prior_factor.diagonal().log().sum() - posterior.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-    return 0.5 * (scaled.square().sum(dim=(-2, -1)) - traits) + log_ratio
+@lru_cache(maxsize=8)
+def fixed_noise(draws: int, latents: int) -> Tensor:
+    """Standard normal points (S, 1, D) of a scrambled Sobol sequence, which fill the space more evenly than chance."""
+    engine = torch.quasirandom.SobolEngine(latents, scramble=True, seed=1)  # type: ignore[no-untyped-call]
+    points: Tensor = torch.special.ndtri(engine.draw(draws).double().clamp(1e-6, 1 - 1e-6))
+    return points.float()[:, None, :]

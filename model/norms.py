@@ -1,4 +1,4 @@
-"""Norms: where a profile mean stands in the training population, as a percentile."""
+"""Norms: where a profile stands in the reference population, as percentiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,48 +16,92 @@ from model.spec import MISSING
 
 STEP = 0.5  # percentile points between two entries of a table
 BLOCK = 4096
+FEWEST_TO_COMPARE = 200  # people who answered about as many items
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values that rise strictly, and their percentiles (0 to 100)."""
+
+    values: list[float]
+    percentiles: list[float]
+
+    def rank(self, values: Floats) -> Floats:
+        """Percentiles of values; beyond the table's ends, the end's."""
+        return np.interp(values, self.values, self.percentiles).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Norms:
-    """For each trait a table of profile means, rising strictly, and their percentiles (0 to 100)."""
+    """A table of profile means for each trait, and tables of person fit by the number of items answered.
 
-    means: dict[str, list[float]]
-    percentiles: dict[str, list[float]]
+    `fits` rise by the fewest answers that they are for.
+    """
 
-    def rank(self, trait: str, means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Percentiles of profile means; beyond the table's ends, the end's."""
-        return np.interp(means, self.means[trait], self.percentiles[trait]).astype(np.float32)
+    traits: dict[str, Table]
+    fits: list[tuple[int, Table]]
+
+    def rank(self, trait: str, means: Floats) -> Floats:
+        return self.traits[trait].rank(means)
+
+    def rank_fit(self, fit: Floats, answered: npt.NDArray[np.int16]) -> Floats:
+        """Percentiles of person fit among people who answered about as many items; low = unusual."""
+        place = np.searchsorted([fewest for fewest, _ in self.fits], answered, side="right") - 1
+        ranks = np.zeros(len(fit), dtype=np.float32)
+        for position, (_, table) in enumerate(self.fits):
+            chosen = place.clip(0) == position
+            ranks[chosen] = table.rank(fit[chosen])
+        return ranks
 
     def to_json(self) -> dict[str, Any]:
-        return {key: {"mean": self.means[key], "percentile": self.percentiles[key]} for key in self.means}
+        return {
+            "traits": {key: vars(table) for key, table in self.traits.items()},
+            "fits": [{"fewest_answers": fewest, **vars(table)} for fewest, table in self.fits],
+        }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Norms":
-        return Norms({k: v["mean"] for k, v in data.items()}, {k: v["percentile"] for k, v in data.items()})
+        fits = [(part["fewest_answers"], Table(part["values"], part["percentiles"])) for part in data["fits"]]
+        return Norms({key: Table(**table) for key, table in data["traits"].items()}, fits)
 
 
 @torch.no_grad()
 def make_norms(network: ProfileNetwork, paths: Sequence[Path], weight_column: str | None) -> Norms:
     """Norms of everybody in the files who answered anything, held-out fold included, survey-weighted."""
-    means, weights = [], []
+    means, fits, counts, weights = [], [], [], []
     for people in iterate_people(paths, network.spec, weight_column):
         answered = (people.codes != MISSING).any(axis=1)
         weights.append(people.weights[answered])
         for block in torch.split(torch.from_numpy(people.codes[answered]), BLOCK):
-            means.append(network.posterior(network.categories(block)).mean.numpy())
+            categories = network.categories(block)
+            posterior = network.posterior(categories)
+            means.append(posterior.mean[:, : network.traits].numpy())
+            fits.append(network.person_fit(categories, posterior).numpy())
+            counts.append((categories >= 0).sum(dim=1).numpy())
     every, weight = np.concatenate(means), np.concatenate(weights)
-    tables = {
-        trait.key: tabulate_percentiles(every[:, position], weight)
-        for position, trait in enumerate(network.spec.traits)
-    }
-    return Norms({key: table[0] for key, table in tables.items()}, {key: table[1] for key, table in tables.items()})
+    traits = {trait.key: tabulate(every[:, place], weight) for place, trait in enumerate(network.spec.traits)}
+    return Norms(traits, tabulate_fits(np.concatenate(fits), np.concatenate(counts), weight))
 
 
-def tabulate_percentiles(
-    values: npt.NDArray[np.float32], weights: npt.NDArray[np.float64]
-) -> tuple[list[float], list[float]]:
-    """Values that rise strictly, and their weighted mid-percentiles, every STEP points and at both ends.
+def tabulate_fits(
+    fits: Floats, counts: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
+) -> list[tuple[int, Table]]:
+    """A table for each number of answers; from the top, numbers that too few people have join the next lower one."""
+    tables: list[tuple[int, Table]] = []
+    above, weighted = int(counts.max()) + 1, weights > 0
+    for fewest in sorted(set(counts.tolist()), reverse=True):
+        chosen = (counts >= fewest) & (counts < above)
+        left = (counts < fewest) & weighted
+        if (chosen & weighted).sum() >= FEWEST_TO_COMPARE or (not left.any() and (chosen & weighted).any()):
+            tables.insert(0, (fewest, tabulate(fits[chosen], weights[chosen])))
+            above = fewest
+    return tables
+
+
+def tabulate(values: Floats, weights: npt.NDArray[np.float64]) -> Table:
+    """Weighted mid-percentiles of values, every STEP points and at both ends.
 
     Mid-percentile: 100 (weight below + half of the weight at the value) / weight. People with the same answers share
     a value, and on a floored scale a third of them may: they stand in the middle of their own weight.
@@ -72,4 +116,4 @@ def tabulate_percentiles(
     grid = np.concatenate([middle[:1], grid[(grid > middle[0]) & (grid < middle[-1])], middle[-1:]])
     table = np.interp(grid, middle, unique)
     rising = np.concatenate([[True], np.diff(table) > 0])
-    return table[rising].tolist(), grid[rising].tolist()
+    return Table(table[rising].tolist(), grid[rising].tolist())

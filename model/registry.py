@@ -17,7 +17,7 @@ from model.norms import Norms
 from model.spec import FeatureSpec
 from model.training import TrainingResult
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
 INDEX = "model.json"
 WEIGHTS, SPEC, REPORT, NORMS = "weights.safetensors", "spec.json", "training_report.json", "norms.json"
@@ -52,7 +52,7 @@ def save_model(folder: Path, result: TrainingResult, model_version: str) -> None
     index = {
         "format_version": FORMAT_VERSION,
         "model_version": model_version,
-        "architecture": ARCHITECTURE,
+        "architecture": {**ARCHITECTURE, "residuals": result.network.residuals},
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -66,13 +66,15 @@ def save_model(folder: Path, result: TrainingResult, model_version: str) -> None
 def load_model(folder: Path) -> Model:
     """Read a model. Raises ModelError naming the file that is missing, damaged or of another format."""
     index = _decode(folder / INDEX, _read_file(folder / INDEX))
-    if index.get("format_version") != FORMAT_VERSION or index.get("architecture") != ARCHITECTURE:
+    architecture = index.get("architecture", {})
+    residuals = architecture.get("residuals")
+    if index.get("format_version") != FORMAT_VERSION or architecture != {**ARCHITECTURE, "residuals": residuals}:
         raise ModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
     data = {name: _read_file(folder / name) for name in (WEIGHTS, SPEC, REPORT, NORMS)}
     for name, content in data.items():
         if hashlib.sha256(content).hexdigest() != index.get("files", {}).get(name):
             raise ModelError(f"{folder / name} is damaged: its sha256 is not the one in {INDEX}. Restore the model.")
-    network = ProfileNetwork(FeatureSpec.from_json(_decode(folder / SPEC, data[SPEC])))
+    network = ProfileNetwork(FeatureSpec.from_json(_decode(folder / SPEC, data[SPEC])), residuals=residuals)
     try:
         network.load_state_dict(safetensors.torch.load(data[WEIGHTS]))
     except (RuntimeError, safetensors.SafetensorError) as error:
@@ -88,18 +90,18 @@ def load_model(folder: Path) -> Model:
 def promotable(report: dict[str, Any], champion_per_answer: float | None = None) -> list[str]:
     """Reasons against putting the model of this training report in force; empty when there are none.
 
-    `champion_per_answer` is the champion's `elbo_per_answer` on the same held-out people, where there is a champion.
+    `champion_per_answer` is the champion's `nats_per_answer` on the same held-out people, where there is a champion.
     """
     figures = report["validation"]
     if wrong := sorted(name for name, figure in figures.items() if not math.isfinite(figure)):
         return [f"not a number: {', '.join(wrong)}"]
-    cost, margins = figures["elbo_per_answer"], figures["margins_per_answer"]
+    cost, margins = figures["nats_per_answer"], figures["margins_per_answer"]
     reasons = []
     if cost >= margins:
-        reasons.append(f"{cost:.4f} nats per held-out answer, no better than the items' margins alone ({margins:.4f})")
+        reasons.append(f"{cost:.4f} nats per hidden answer, no better than the items' margins alone ({margins:.4f})")
     if champion_per_answer is not None and not cost <= champion_per_answer + WORST_LOSS:
         reasons.append(
-            f"{cost:.4f} nats per held-out answer, worse than the champion ({champion_per_answer:.4f}) by more than "
+            f"{cost:.4f} nats per hidden answer, worse than the champion ({champion_per_answer:.4f}) by more than "
             f"{WORST_LOSS}"
         )
     return reasons

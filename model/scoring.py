@@ -14,12 +14,17 @@ from torch.nn import functional as F
 
 from model.errors import ModelError
 from model.inputs import open_parquet, read_codes
-from model.network import kl_to_prior
+from model.network import fixed_noise
+from model.outlook import foretell
 from model.registry import Model, load_model
 from model.spec import MISSING
 from model.threads import fix_threads
 
 BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
+DRAWS = 32  # from a person's posterior
+TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
+NINETY_PERCENT = 1.6448536269514722  # posterior sds on either side
+FIT = "person_fit"  # in sds, before it is ranked
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
@@ -44,17 +49,24 @@ class Scorer:
         spec = self.model.spec
         fields = [pa.field("model_version", pa.string())]
         for trait in spec.traits:
-            fields += [pa.field(f"{trait.key}_{part}", pa.float32()) for part in ("mean", "sd", "percentile")]
-        fields += [pa.field(f"{scale.key}_expected", pa.float32()) for scale in spec.scales]
-        return pa.schema([*fields, pa.field("items_answered", pa.int16()), pa.field("log_likelihood", pa.float32())])
+            fields += [pa.field(f"{trait.key}_{part}", pa.float32()) for part in TRAIT_PARTS]
+        for scale in spec.scales:
+            fields.append(pa.field(f"{scale.key}_expected", pa.float32()))
+            if scale.cut:
+                fields.append(pa.field(scale.cut_column, pa.float32()))
+        fields += [pa.field("items_answered", pa.int16()), pa.field("log_likelihood", pa.float32())]
+        return pa.schema([*fields, pa.field("person_fit_percentile", pa.float32())])
 
     def score(self, batch: pa.RecordBatch | pa.Table) -> pa.Table:
         """Profiles of a batch that has the model's item columns, in the batch's order.
 
-        `<trait>_mean` and `_sd` are of the posterior, in units of the trait's sd in the population; `_percentile`
-        is by the model's norms (null for someone who answered nothing, who gets the prior: mean 0, sd 1).
-        `<scale>_expected` is the total with answered items as answered and the others' expectation under the
-        posterior. `log_likelihood` is the evidence lower bound in nats, never above the true log-likelihood.
+        `<trait>_mean` and `_sd` are of the posterior, in units of the trait's sd in the reference population;
+        `_percentile` is by the model's norms, `_percentile_low` and `_high` those of the posterior's 5 % and 95 %
+        points. `<scale>_expected` is the total with answered items as answered and the others' expectation under the
+        posterior, `<scale>_ge10_probability` the probability that such a total reaches the cut. `log_likelihood` is
+        the importance-weighted bound in nats, in expectation never above the true log-likelihood.
+        `person_fit_percentile` is low for answers that are unusual among people who answered as many. Who answered
+        nothing gets the prior (mean 0, sd 1 in the reference population), and no percentile.
         Raises ModelError for columns that do not fit.
         """
         codes = read_codes(batch, self.model.spec)
@@ -62,14 +74,23 @@ class Scorer:
         with fix_threads(1):
             blocks = [self._score_block(codes[start : start + BLOCK]) for start in range(0, len(codes), BLOCK)]
         merged = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
-        arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in merged.items()}
-        for trait in self.model.spec.traits:
-            if f"{trait.key}_mean" in merged:
-                ranks = self.model.norms.rank(trait.key, merged[f"{trait.key}_mean"])
-                arrays[f"{trait.key}_percentile"] = pa.array(ranks, mask=answered == 0)
+        arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in merged.items() if name != FIT}
+        if blocks:
+            ranks = self._rank(merged, answered)
+            arrays |= {name: pa.array(column, mask=answered == 0) for name, column in ranks.items()}
         arrays["model_version"] = pa.repeat(self.model.model_version, len(codes))
         arrays["items_answered"] = pa.array(answered)
         return pa.table([arrays.get(field.name, pa.array([], field.type)) for field in self.columns], self.columns)
+
+    def _rank(self, merged: Columns, answered: npt.NDArray[np.int16]) -> Columns:
+        """Percentile columns of scored rows."""
+        norms = self.model.norms
+        ranks = {"person_fit_percentile": norms.rank_fit(merged[FIT], answered)}
+        for trait in self.model.spec.traits:
+            mean, half = merged[f"{trait.key}_mean"], NINETY_PERCENT * merged[f"{trait.key}_sd"]
+            for part, value in (("", mean), ("_low", mean - half), ("_high", mean + half)):
+                ranks[f"{trait.key}_percentile{part}"] = norms.rank(trait.key, value)
+        return ranks
 
     @torch.no_grad()
     def _score_block(self, codes: npt.NDArray[np.int8]) -> Columns:
@@ -79,16 +100,20 @@ class Scorer:
         answered = categories >= 0
         posterior = network.posterior(categories)
         sd = posterior.sd()
-        log_prob, expected = network.items.expect_over_normal(posterior.mean, sd, categories)
-        bound = log_prob.sum(dim=1) - kl_to_prior(posterior, network.prior_factor())
-        scores = torch.where(answered, network.items.scores(categories), expected)
-        totals = scores @ self.scale_weights
-        columns = {"log_likelihood": torch.where(answered.any(dim=1), bound, 0.0)}
+        drawn = network.draw(posterior, categories, fixed_noise(DRAWS, network.latents))
+        outlook = foretell(network, drawn, categories)
+        totals = outlook.scores @ self.scale_weights
+        columns = {
+            "log_likelihood": torch.where(answered.any(dim=1), drawn.bound(), 0.0),
+            FIT: network.person_fit(categories, posterior),
+        }
         for position, trait in enumerate(network.spec.traits):
             columns[f"{trait.key}_mean"] = posterior.mean[:, position]
             columns[f"{trait.key}_sd"] = sd[:, position]
         for position, scale in enumerate(network.spec.scales):
             columns[f"{scale.key}_expected"] = totals[:, position]
+            if scale.cut:
+                columns[scale.cut_column] = outlook.cuts[scale.key]
         return {name: column[:rows].numpy() for name, column in columns.items()}
 
 

@@ -36,11 +36,18 @@ class TraitSpec:
 
 @dataclass(frozen=True)
 class ScaleSpec:
-    """A sum of items' scores times `multiply`; it need not be a trait."""
+    """A sum of items' scores times `multiply`; it need not be a trait. `cut` is ">=10", "<=50" or None."""
 
     key: str
     items: tuple[str, ...]
     multiply: float = 1.0
+    cut: str | None = None
+
+    @property
+    def cut_column(self) -> str:
+        """Name of the column with the probability that the total reaches the cut: phq9_ge10_probability."""
+        side, total = (self.cut or "")[:2], (self.cut or "")[2:]
+        return f"{self.key}_{'ge' if side == '>=' else 'le'}{total}_probability"
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Train a profile network on feature files: seeded, resumable, stopped when the held-out bound no longer rises."""
+"""Train a profile network on feature files: seeded, resumable, stopped when hidden answers are foretold no better."""
 
+import copy
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
+from model.amortise import settle_encoder
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from model.errors import ModelError
 from model.feed import Batch, TrainingFeed, training_batches
@@ -21,30 +23,40 @@ from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
 from model.spec import MISSING, FeatureSpec
 from model.threads import fix_threads
-from model.validation import compare_margins, measure_bound
+from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells, validate
 
 THINNED_PEOPLE = 0.5  # share of a batch's people of whom the encoder sees a part of the answers only
 DROPPED_ANSWERS = 0.5  # share of their answers that is dropped
-FEWEST_BATCHES = 32  # small samples get smaller batches, so that an epoch is enough steps
+FEWEST_BATCHES = 12  # small samples get smaller batches, so that an epoch is enough steps
 SMALLEST_BATCH = 16
 LARGEST_GRADIENT = 10.0
+STEPS = 1_800  # that a training may take: what small samples need many epochs for, large ones learn in a few
+FEWEST_EPOCHS = 8
+PATIENCE = 8  # one part in so many of the epochs, without gain, ends a training
+AVERAGING = 0.99  # of the weights over steps (Polyak & Juditsky 1992): the average is what is judged and kept
+RESIDUALS = (0, 4)
+RESIDUALS_OF_MANY_ITEMS = (0, 4, 8)
+MANY_ITEMS = 40
+FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
+LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Rates are Adam's at the start; they fall to zero as a cosine over `max_epochs`.
+    """Rates are Adam's at the start; they fall to zero as a cosine over the epochs, `max_epochs` at most.
 
-    One thread: a second one gains an eighth on an idle machine, and loses many times that on a busy one.
+    `residuals` is the number of residual latents; None chooses it on held-out people. One thread: a second one gains
+    an eighth on an idle machine, and loses many times that on a busy one.
     """
 
     seed: int = 1
     weight_column: str | None = "weight"
-    max_epochs: int = 25
-    patience: int = 6
+    max_epochs: int = 120
     batch_size: int = 1024
     encoder_rate: float = 4e-3
-    item_rate: float = 3e-2
-    samples: int = 2
+    item_rate: float = 2e-2
+    samples: int = 8
+    residuals: int | None = None
     threads: int = 1
 
 
@@ -68,8 +80,13 @@ def train(
     with fix_threads(settings.threads):
         inputs = survey_inputs(paths, spec, settings.weight_column)
         files = [{"name": path.name, "sha256": hash_file(path)} for path in paths]
-        network, history = _fit(paths, spec, settings, inputs, folder, _fingerprint(spec, settings, files), progress)
-        validation = compare_margins(measure_bound(network, inputs), inputs, spec)
+        candidates = [
+            _fit(_Task(paths, spec, replace(settings, residuals=count), inputs, files), folder / str(count), progress)
+            for count in count_residuals(spec, settings, inputs.rows)
+        ]
+        network, history = _choose(candidates)
+        settle_encoder(network, inputs.held_out >= 0, settings.seed)
+        validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
     report = {
         "settings": asdict(settings),
@@ -77,12 +94,27 @@ def train(
         "codebook_version": spec.codebook_version,
         "rows": {"training": inputs.rows, "validation": len(inputs.held_out)},
         "files": files,
+        "residuals": {
+            "chosen": network.residuals,
+            "nats_per_answer": {
+                str(other.residuals): min(e.nats_per_answer for e in past) for other, past in candidates
+            },
+        },
         "history": [asdict(epoch) for epoch in history],
         "best_epoch": _find_best(history) + 1,
         "validation": asdict(validation),
         "torch": torch.__version__,
     }
     return TrainingResult(network, norms, report)
+
+
+def count_residuals(spec: FeatureSpec, settings: TrainingSettings, rows: int) -> tuple[int, ...]:
+    """The numbers of residual latents that are tried, rising."""
+    if settings.residuals is not None:
+        return (settings.residuals,)
+    if rows < FEWEST_FOR_RESIDUALS:
+        return (0,)
+    return RESIDUALS_OF_MANY_ITEMS if len(spec.items) >= MANY_ITEMS else RESIDUALS
 
 
 def thin_answers(categories: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,91 +128,139 @@ def thin_answers(categories: Tensor, generator: torch.Generator) -> Tensor:
     return categories.masked_fill(people & answers, MISSING)
 
 
-def _fit(
-    paths: Sequence[Path],
-    spec: FeatureSpec,
-    settings: TrainingSettings,
-    inputs: Inputs,
-    folder: Path,
-    fingerprint: str,
-    progress: bool,
-) -> tuple[ProfileNetwork, list[Epoch]]:
+Fitted = tuple[ProfileNetwork, list[Epoch]]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one training is made of; `settings.residuals` is a number here."""
+
+    paths: Sequence[Path]
+    spec: FeatureSpec
+    settings: TrainingSettings
+    inputs: Inputs
+    files: list[dict[str, str]]
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.settings.batch_size, max(SMALLEST_BATCH, self.inputs.rows // FEWEST_BATCHES))
+
+    @property
+    def epochs(self) -> int:
+        batches = math.ceil(self.inputs.rows / self.batch_size)
+        return min(self.settings.max_epochs, max(FEWEST_EPOCHS, math.ceil(STEPS / batches)))
+
+    @property
+    def fingerprint(self) -> str:
+        """What a checkpoint must share with a training to be resumed."""
+        shas = [file["sha256"] for file in self.files]
+        parts = [self.spec.to_json(), asdict(self.settings), shas, torch.__version__]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _choose(candidates: Sequence[Fitted]) -> Fitted:
+    """More residuals only where they foretell hidden answers better."""
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        gain = best[1][_find_best(best[1])].nats_per_answer - candidate[1][_find_best(candidate[1])].nats_per_answer
+        best = candidate if gain >= LEAST_GAIN else best
+    return best
+
+
+def _fit(task: _Task, folder: Path, progress: bool) -> Fitted:
     """The network with its best epoch's weights, and the figures of every epoch."""
+    settings, inputs = task.settings, task.inputs
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = ProfileNetwork(spec, smooth_margins(inputs.counts, spec))
+        network = ProfileNetwork(task.spec, smooth_margins(inputs.counts, task.spec), settings.residuals or 0)
+    averaged = copy.deepcopy(network).requires_grad_(False)
     optimizer = _make_optimizer(network, settings)
+    cells = hide_cells(inputs)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
-    if (checkpoint := load_checkpoint(folder, fingerprint)) is not None:
-        history, best = checkpoint.history, unpack_state(checkpoint.tensors, network, optimizer)
-    columns = [*spec.columns, "fold"] + ([settings.weight_column] if settings.weight_column else [])
-    batch_size = min(settings.batch_size, max(SMALLEST_BATCH, inputs.rows // FEWEST_BATCHES))
-    names = [str(path) for path in paths]
+    if (checkpoint := load_checkpoint(folder, task.fingerprint)) is not None:
+        history, best = checkpoint.history, unpack_state(checkpoint.tensors, network, averaged, optimizer)
+    columns = [*task.spec.columns, "fold"] + ([settings.weight_column] if settings.weight_column else [])
+    names = [str(path) for path in task.paths]
     with (
-        training_batches(names, columns, batch_size=batch_size, seed=settings.seed, first_epoch=len(history)) as feed,
+        training_batches(
+            names, columns, batch_size=task.batch_size, seed=settings.seed, first_epoch=len(history)
+        ) as feed,
         # None: no bar where standard error is no terminal.
         tqdm(
-            total=settings.max_epochs,
+            total=task.epochs,
             initial=len(history),
-            desc="training",
+            desc=f"training, {network.residuals} residuals",
             unit="epoch",
             disable=None if progress else True,
         ) as bar,
     ):
-        while not _is_done(history, settings):
-            training_elbo = _run_epoch(network, optimizer, feed, settings, inputs, len(history), batch_size)
-            validation_elbo = measure_bound(network, inputs).elbo
-            if not math.isfinite(validation_elbo):
-                raise ModelError(
-                    f"Training stopped: in epoch {len(history) + 1} the bound on the held-out people is not a number. "
-                    "The checkpoint of the epoch before is kept; lower the learning rates."
-                )
-            history = [*history, Epoch(training_elbo, validation_elbo)]
+        while not _is_done(history, task.epochs):
+            training_bound = _run_epoch(network, averaged, optimizer, feed, task, len(history))
+            history = [*history, Epoch(training_bound, _measure(averaged, cells, len(history)))]
             if _find_best(history) == len(history) - 1:
-                best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-            save_checkpoint(folder, Checkpoint(fingerprint, history, pack_state(network, best, optimizer)))
+                best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
+            state = pack_state(network, averaged, best, optimizer)
+            save_checkpoint(folder, Checkpoint(task.fingerprint, history, state))
             bar.update()
-            bar.set_postfix(bound=f"{validation_elbo:.3f}")
-    network.load_state_dict(best)
-    return network.eval(), history
+            bar.set_postfix(nats=f"{history[-1].nats_per_answer:.4f}")
+    averaged.load_state_dict(best)
+    return averaged.eval(), history
+
+
+def _measure(network: ProfileNetwork, cells: HiddenCells, epoch: int) -> float:
+    cost = cost_per_answer(cost_people(network, cells), cells)
+    if not math.isfinite(cost):
+        raise ModelError(
+            f"Training stopped: in epoch {epoch + 1} the likelihood of the held-out people is not a number. "
+            "The checkpoint of the epoch before is kept; lower the learning rates."
+        )
+    return cost
 
 
 def _run_epoch(
     network: ProfileNetwork,
+    averaged: ProfileNetwork,
     optimizer: optim.Optimizer,
     feed: TrainingFeed,
-    settings: TrainingSettings,
-    inputs: Inputs,
+    task: _Task,
     epoch: int,
-    batch_size: int,
 ) -> float:
     """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
+    settings = task.settings
     generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
-    batches = math.ceil(feed.rows / batch_size)
+    batches = math.ceil(feed.rows / task.batch_size)
     total, people = 0.0, 0
     for number, batch in enumerate(feed):
-        done = (epoch + number / batches) / settings.max_epochs
+        done = (epoch + number / batches) / task.epochs
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * 0.5 * (1 + math.cos(math.pi * done))
-        categories, weights = _take_training_people(batch, network, settings, inputs)
+        categories, weights = _take_training_people(batch, network, settings, task.inputs)
         if not len(categories):
             continue
         seen = thin_answers(categories, generator)
-        noise = torch.randn((settings.samples, len(seen), len(network.spec.traits)), generator=generator)
-        elbo = network.loss(seen, weights, noise).elbo
-        if not math.isfinite(elbo.item()):
+        noise = torch.randn((settings.samples, len(seen), network.latents), generator=generator)
+        loss = network.loss(seen, weights, noise)
+        if not math.isfinite(loss.item()):
             raise ModelError(
                 f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
                 "The last good checkpoint is kept; lower the learning rates."
             )
         optimizer.zero_grad()
-        (-elbo).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
-        total += elbo.item() * len(seen)
+        _average(averaged, network, step=epoch * batches + number)
+        total -= loss.item() * len(seen)
         people += len(seen)
     return total / people
+
+
+@torch.no_grad()
+def _average(averaged: ProfileNetwork, network: ProfileNetwork, step: int) -> None:
+    """Move the average towards the weights, at first quickly, so that the start is soon forgotten."""
+    share = 1 - min(AVERAGING, (step + 1) / (step + 10))
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
 
 
 def _take_training_people(
@@ -195,24 +275,19 @@ def _take_training_people(
 
 
 def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings) -> optim.Optimizer:
-    """Adam; the few parameters of items and prior learn faster than the encoder."""
-    encoder = list(network.encoder.parameters())
-    others = [parameter for name, parameter in network.named_parameters() if not name.startswith("encoder.")]
-    groups = [(encoder, settings.encoder_rate), (others, settings.item_rate)]
+    """Adam; the few parameters of items and prior learn faster than the perceptrons."""
+    learned = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    slow = [parameter for name, parameter in learned if name.startswith(("encoder.", "shift."))]
+    fast = [parameter for name, parameter in learned if not name.startswith(("encoder.", "shift."))]
+    groups = [(slow, settings.encoder_rate), (fast, settings.item_rate)]
     return optim.Adam([{"params": group, "lr": rate, "initial_lr": rate} for group, rate in groups], fused=True)
 
 
 def _find_best(history: Sequence[Epoch]) -> int:
-    return max(range(len(history)), key=lambda epoch: history[epoch].validation_elbo)
+    return min(range(len(history)), key=lambda epoch: history[epoch].nats_per_answer)
 
 
-def _is_done(history: Sequence[Epoch], settings: TrainingSettings) -> bool:
-    if len(history) >= settings.max_epochs:
+def _is_done(history: Sequence[Epoch], epochs: int) -> bool:
+    if len(history) >= epochs:
         return True
-    return bool(history) and len(history) - 1 - _find_best(history) >= settings.patience
-
-
-def _fingerprint(spec: FeatureSpec, settings: TrainingSettings, files: list[dict[str, str]]) -> str:
-    """What a checkpoint must share with a training to be resumed."""
-    parts = [spec.to_json(), asdict(settings), [file["sha256"] for file in files], torch.__version__]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return bool(history) and len(history) - 1 - _find_best(history) >= max(2, math.ceil(epochs / PATIENCE))

@@ -1,4 +1,4 @@
-"""How well a network describes held-out people, beside what the items' margins alone would say."""
+"""How well a network foretells answers that it was not shown, beside what the items' margins alone would say."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,50 +6,83 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from model.errors import ModelError
 from model.inputs import Inputs, survey_inputs
 from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
-from model.spec import FeatureSpec
+from model.spec import MISSING, FeatureSpec
 
-BLOCK = 4096
+BLOCK = 2048
+HIDDEN_SHARE = 0.2  # of a held-out person's answers
+MOST_PEOPLE = 4096  # more say no more about a training, and each epoch waits for them
+FEWEST_CELLS = 4096  # fewer people are asked again, other answers of theirs hidden
+MOST_ROUNDS = 4
+DRAWS = 32
+FLOOR = 1e-9  # a probability of zero would end the training
 
 
 @dataclass(frozen=True)
-class Bound:
-    """Weighted mean per person, nats; `answers` is the weighted mean number of answers."""
+class HiddenCells:
+    """Held-out people with some answers hidden: `seen` and `hidden` categories (B, J), -1 elsewhere; `weights` (B)."""
 
-    elbo: float
-    reconstruction: float
-    kl: float
-    answers: float
+    seen: Tensor
+    hidden: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Weighted, in nats. `elbo` is per person; `_per_answer` are costs: lower is better.
+    """Weighted means on held-out people, in nats: `bound` per person, costs per hidden answer (lower is better)."""
 
-    Compare `elbo_per_answer` with `margins_per_answer`: it pays for the traits (KL), the reconstruction does not.
-    """
-
-    elbo: float
-    elbo_per_answer: float
-    reconstruction_per_answer: float
+    bound: float
+    nats_per_answer: float
     margins_per_answer: float
 
 
+def hide_cells(inputs: Inputs) -> HiddenCells:
+    """The same answers for every training on the same people. Raises ModelError where nothing is left to hide."""
+    people, weights = inputs.held_out[:MOST_PEOPLE], inputs.held_out_weights[:MOST_PEOPLE]
+    expected = HIDDEN_SHARE * float((people >= 0).sum())
+    rounds = int(np.clip(np.ceil(FEWEST_CELLS / max(expected, 1.0)), 1, MOST_ROUNDS))
+    people, weights = people.repeat(rounds, 1), weights.repeat(rounds)
+    generator = torch.Generator().manual_seed(1)
+    chosen = torch.rand(people.shape, generator=generator) < HIDDEN_SHARE
+    # Of the smallest surveys no answer might be chosen at all.
+    chosen[torch.arange(len(people)), torch.randint(people.shape[1], (len(people),), generator=generator)] = True
+    cells = HiddenCells(people.masked_fill(chosen, MISSING), people.masked_fill(~chosen, MISSING), weights)
+    if not (cells.weights[(cells.hidden >= 0).any(dim=1)] > 0).any():
+        raise ModelError("The held-out people have too few answers to judge a model by: more people are needed.")
+    return cells
+
+
 @torch.no_grad()
-def measure_bound(network: ProfileNetwork, inputs: Inputs) -> Bound:
-    """The bound on the held-out people, by quadrature: no random number enters."""
-    sums = np.zeros(3)
-    for categories, weights in zip(
-        torch.split(inputs.held_out, BLOCK), torch.split(inputs.held_out_weights, BLOCK), strict=True
-    ):
-        reconstruction, kl = network.bound(categories)
-        answers = (categories >= 0).sum(dim=1)
-        sums += [float((weights * figure).sum()) for figure in (reconstruction, kl, answers)]
-    reconstruction_mean, kl_mean, answers_mean = (sums / float(inputs.held_out_weights.sum())).tolist()
-    return Bound(reconstruction_mean - kl_mean, reconstruction_mean, kl_mean, answers_mean)
+def cost_people(network: ProfileNetwork, cells: HiddenCells, draws: int = DRAWS) -> Tensor:
+    """What each person's hidden answers cost (B), in nats, given the answers that are seen."""
+    costs = []
+    for seen, hidden in zip(torch.split(cells.seen, BLOCK), torch.split(cells.hidden, BLOCK), strict=True):
+        inferred = network.infer(seen, draws)
+        answers = network.items.log_prob(*network.place(inferred.latents), hidden)
+        log_mass = inferred.log_weights.log_softmax(dim=0)
+        costs.append(-torch.logsumexp(log_mass[..., None] + answers, dim=0).clamp(min=np.log(FLOOR)).sum(dim=1))
+    return torch.cat(costs)
+
+
+def cost_per_answer(costs: Tensor, cells: HiddenCells) -> float:
+    """Weighted mean cost of a hidden answer, in nats."""
+    answers = (cells.hidden >= 0).sum(dim=1)
+    return float((cells.weights * costs).sum() / (cells.weights * answers).sum())
+
+
+def validate(network: ProfileNetwork, inputs: Inputs) -> Validation:
+    cells = hide_cells(inputs)
+    with torch.no_grad():
+        people = inputs.held_out[:MOST_PEOPLE]
+        bounds = torch.cat([network.infer(block, DRAWS).bound() for block in torch.split(people, BLOCK)])
+    weights = inputs.held_out_weights[:MOST_PEOPLE]
+    cost = cost_per_answer(cost_people(network, cells), cells)
+    return Validation(float((weights * bounds).sum() / weights.sum()), cost, cost_margins(cells, inputs, network.spec))
 
 
 def judge_network(network: ProfileNetwork, paths: Sequence[Path], weight_column: str | None) -> Validation:
@@ -57,15 +90,12 @@ def judge_network(network: ProfileNetwork, paths: Sequence[Path], weight_column:
 
     Raises ModelError as `survey_inputs` does.
     """
-    inputs = survey_inputs(sorted(paths), network.spec, weight_column)
-    return compare_margins(measure_bound(network, inputs), inputs, network.spec)
+    return validate(network, survey_inputs(sorted(paths), network.spec, weight_column))
 
 
-def compare_margins(bound: Bound, inputs: Inputs, spec: FeatureSpec) -> Validation:
-    """Set the bound beside the cost of the same answers under the training folds' item margins."""
-    margins = smooth_margins(inputs.counts, spec)
-    categories = inputs.held_out.numpy()
-    weights = np.where(categories >= 0, inputs.held_out_weights.numpy()[:, None], 0.0)
-    probability = margins[np.arange(len(spec.items)), categories.clip(min=0)]
-    cost = -float((weights * np.log(probability)).sum() / weights.sum())
-    return Validation(bound.elbo, -bound.elbo / bound.answers, -bound.reconstruction / bound.answers, cost)
+def cost_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> float:
+    """The same answers' weighted mean cost under the training folds' item margins."""
+    margins = torch.from_numpy(smooth_margins(inputs.counts, spec))
+    probability = margins[torch.arange(len(spec.items)), cells.hidden.clamp(min=0)]
+    costs = -(probability.log() * (cells.hidden >= 0)).sum(dim=1)
+    return cost_per_answer(costs, cells)

@@ -1,0 +1,89 @@
+"""The population: a prior over named traits and residual latents.
+
+The traits' density is a mixture of normals, standardised as a whole: mean 0 and variance 1 by construction, and free
+to be skewed or floored (a semi-parametric latent density, as in Woods & Lin 2009). Residual latents r are normal
+around a linear function of the traits: r = theta B + e, e ~ N(0, I).
+Shapes: T traits, R residuals, D = T + R, M components.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+COMPONENTS = 4
+FIRST_SPREAD = 0.3  # of the components' means: equal components would never part
+FIRST_LOG_SD = -0.1
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Prior(nn.Module):
+    """`population_mean` and `population_log_sd` (T) stay at zero in the reference population, whose unit is the unit.
+
+    A later model on anchored items learns them: its population has moved, the unit has not.
+    """
+
+    def __init__(self, traits: int, residuals: int) -> None:
+        super().__init__()
+        self.traits, self.residuals = traits, residuals
+        self.rows, self.columns = torch.tril_indices(traits, traits, offset=-1)
+        self.logits = nn.Parameter(torch.zeros(COMPONENTS))
+        self.means = nn.Parameter(FIRST_SPREAD * torch.randn(COMPONENTS, traits))
+        self.log_sds = nn.Parameter(torch.full((COMPONENTS, traits), FIRST_LOG_SD))
+        self.below = nn.Parameter(torch.zeros(COMPONENTS, len(self.rows)))
+        self.cross = nn.Parameter(torch.zeros(traits, residuals))
+        self.population_mean = nn.Parameter(torch.zeros(traits), requires_grad=False)
+        self.population_log_sd = nn.Parameter(torch.zeros(traits), requires_grad=False)
+
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log masses (M), means (M, T) and lower-triangular factors (M, T, T) of the standardised mixture."""
+        log_mass = self.logits.log_softmax(0)
+        mass = log_mass.exp()[:, None]
+        lower = torch.eye(self.traits).expand(len(mass), -1, -1)
+        lower = lower.index_put((torch.arange(len(mass))[:, None], self.rows, self.columns), self.below)
+        sds = self.log_sds.exp()
+        factors = F.normalize(lower, dim=2) * sds[:, :, None]
+        middle = (mass * self.means).sum(dim=0)
+        variance = (mass * (sds.square() + (self.means - middle).square())).sum(dim=0)
+        unit = self.population_log_sd.exp() / variance.sqrt()
+        return log_mass, (self.means - middle) * unit + self.population_mean, factors * unit[:, None]
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """Log density (...) of latents (..., D), in nats."""
+        theta, residual = latents[..., : self.traits], latents[..., self.traits :]
+        log_mass, means, factors = self.components()
+        inverse = torch.linalg.solve_triangular(factors, torch.eye(self.traits).expand_as(factors), upper=False)
+        # (theta - mean) L'^-1 of all components as one product.
+        scaled = theta @ inverse.flatten(0, 1).T - torch.einsum("mij,mj->mi", inverse, means).flatten()
+        squares = scaled.unflatten(-1, means.shape).square().sum(dim=-1)
+        log_dets = factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        log_traits = torch.logsumexp(log_mass - 0.5 * squares - log_dets, dim=-1)
+        noise = residual - theta @ self.cross
+        return log_traits - 0.5 * noise.square().sum(dim=-1) - 0.5 * LOG_TWO_PI * latents.shape[-1]
+
+    def covariance(self) -> Tensor:
+        """Covariance of all latents (D, D)."""
+        log_mass, means, factors = self.components()
+        mass, centred = log_mass.exp(), means - self.population_mean
+        traits = torch.einsum("m,mij->ij", mass, factors @ factors.transpose(1, 2))
+        traits = traits + torch.einsum("m,mi,mj->ij", mass, centred, centred)
+        across = traits @ self.cross
+        residual = self.cross.T @ across + torch.eye(self.residuals)
+        return torch.cat([torch.cat([traits, across], dim=1), torch.cat([across.T, residual], dim=1)])
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (D) and lower-triangular factor (D, D) of all latents: the normal that is nearest to the prior."""
+        mean = torch.cat([self.population_mean, self.population_mean @ self.cross])
+        return mean, torch.linalg.cholesky(self.covariance())
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Latents (count, D)."""
+        log_mass, means, factors = self.components()
+        which = torch.multinomial(log_mass.exp(), count, replacement=True, generator=generator)
+        noise = torch.randn((count, self.traits), generator=generator)
+        theta = means[which] + torch.einsum("bij,bj->bi", factors[which], noise)
+        residual = theta @ self.cross + torch.randn((count, self.residuals), generator=generator)
+        return torch.cat([theta, residual], dim=1)

@@ -1,0 +1,31 @@
+"""What the scales leave: residual latents shift each item's location, and widen or narrow its answers' spread.
+
+A shift moves all of an item's logits as one, and a spread is positive, so categories keep their order. Along a
+trait's own direction the shift is taken out: what all items of a scale share is the trait, and a residual cannot
+stand in for it. Shapes: R residuals, T traits, J items.
+"""
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN = 64
+
+
+class ResidualShift(nn.Module):
+    """A perceptron of the residuals alone, silent at the start."""
+
+    def __init__(self, residuals: int, items: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(residuals, HIDDEN)
+        self.out = nn.Linear(HIDDEN, 2 * items)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, residual: Tensor, discriminations: Tensor) -> tuple[Tensor, Tensor]:
+        """Shift and spread (..., J) at residuals (..., R), given the slopes (T, J).
+
+        For every trait the shifts, weighted by the slopes, sum to zero.
+        """
+        shift, log_spread = self.out(torch.tanh(self.hidden(residual))).chunk(2, dim=-1)
+        direction = discriminations / discriminations.norm(dim=1, keepdim=True)
+        return shift - (shift @ direction.T) @ direction, torch.exp(log_spread)
