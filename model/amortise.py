@@ -13,14 +13,13 @@ from torch import Tensor, optim
 from model.network import ProfileNetwork
 from model.spec import MISSING
 
-STEPS = 1_500
 PEOPLE = 512  # simulated for each step
 RATE = 2e-3
 AVERAGING = 0.995
 THINNED = 0.5  # share of people who answer a random part only, so that every number of answers is learned
 
 
-def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int) -> None:
+def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) -> None:
     """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay."""
     generator = torch.Generator().manual_seed(seed)
     encoder: list[Tensor] = list(network.encoder.parameters())
@@ -28,9 +27,9 @@ def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int) -> None
         parameter.requires_grad_(True)
     averaged = [parameter.detach().clone() for parameter in encoder]
     optimizer = optim.Adam(encoder, lr=RATE, fused=True)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+            group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         latents, categories = simulate_people(network, patterns, PEOPLE, generator)
         loss = -score_latents(network, latents, categories).mean()
         optimizer.zero_grad()

@@ -45,8 +45,9 @@ LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
 class TrainingSettings:
     """Rates are Adam's at the start; they fall to zero as a cosine over the epochs, `max_epochs` at most.
 
-    `residuals` is the number of residual latents; None chooses it on held-out people. One thread: a second one gains
-    an eighth on an idle machine, and loses many times that on a busy one.
+    `residuals` is the number of residual latents; None chooses it on held-out people. `settle_steps` bring the encoder
+    to the finished model's posterior. One thread: a second one gains an eighth on an idle machine, and loses many times
+    that on a busy one.
     """
 
     seed: int = 1
@@ -57,6 +58,7 @@ class TrainingSettings:
     item_rate: float = 2e-2
     samples: int = 8
     residuals: int | None = None
+    settle_steps: int = 1_500
     threads: int = 1
 
 
@@ -85,7 +87,7 @@ def train(
             for count in count_residuals(spec, settings, inputs.rows)
         ]
         network, history = _choose(candidates)
-        settle_encoder(network, inputs.held_out >= 0, settings.seed)
+        settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
     report = {
