@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
 from scipy.special import expit
 
 from model.likelihood import GradedItems, smooth_margins, to_categories
@@ -37,13 +36,13 @@ def random_items(seed: int = 0) -> GradedItems:
     return items.double()
 
 
-def reference_probabilities(items: GradedItems, theta: np.ndarray) -> list[np.ndarray]:
+def reference_probabilities(items: GradedItems, location: np.ndarray, spread: np.ndarray) -> list[np.ndarray]:
     """Each item's probabilities (people, categories) as differences of cumulative ones, counted from the nearer end."""
-    slopes, edges = items.discriminations().detach().numpy(), items.edges().detach().numpy()
+    edges = items.edges().detach().numpy()
     result = []
     for position, size in enumerate(SIZES):
-        reach = (theta @ slopes)[:, position, None] - edges[position, 1:size]
-        ends = np.full((len(theta), 1), np.inf)
+        reach = spread[:, position, None] * (location[:, position, None] - edges[position, 1:size])
+        ends = np.full((len(location), 1), np.inf)
         at_least, below = (expit(np.hstack(part)) for part in ([ends, reach, -ends], [-ends, -reach, ends]))
         result.append(np.where(at_least[:, 1:] > 0.5, np.diff(below), -np.diff(at_least)))
     return result
@@ -53,23 +52,47 @@ def random_categories(random: np.random.Generator, people: int) -> np.ndarray:
     return random.integers(-1, SIZES, size=(people, len(SIZES)))
 
 
-def test_log_prob_equals_cumulative_differences():
+@pytest.mark.parametrize("spread", ["none", "random"])
+def test_log_prob_equals_cumulative_differences(spread):
     items, random = random_items(), np.random.default_rng(1)
-    theta, categories = random.normal(size=(200, 2)) * 2, random_categories(random, 200)
-    reference = reference_probabilities(items, theta)
+    theta, categories = torch.tensor(random.normal(size=(200, 2)) * 2), random_categories(random, 200)
+    location = items.locations(theta).detach() + torch.tensor(random.normal(size=(200, 6)))
+    widths = np.ones((200, 6)) if spread == "none" else np.exp(random.normal(size=(200, 6)))
+    reference = reference_probabilities(items, location.numpy(), widths)
     expected = np.array(
         [[np.log(reference[j][i, c]) if c >= 0 else 0.0 for j, c in enumerate(row)] for i, row in enumerate(categories)]
     )
-    found = items.log_prob(torch.tensor(theta), torch.tensor(categories)).detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+    given_spread = None if spread == "none" else torch.tensor(widths)
+    found = items.log_prob(location, given_spread, torch.tensor(categories)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
+    probabilities = items.probabilities(location, given_spread).detach().numpy()
+    for position, size in enumerate(SIZES):
+        np.testing.assert_allclose(probabilities[:, position, :size], reference[position], atol=1e-12)
 
 
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=2))
-def test_probabilities_are_positive_and_sum_to_one(theta):
-    found = random_items().probabilities(torch.tensor([theta], dtype=torch.float64)).detach().numpy()[0]
+def test_locations_are_slope_times_trait_and_zero_without_a_trait():
+    items, theta = random_items(), torch.randn(7, 2, dtype=torch.float64)
+    slopes, found = items.discriminations().detach(), items.locations(theta).detach()
+    for position, trait in enumerate(TRAIT_OF):
+        expected = torch.zeros(7) if trait is None else slopes[trait, position] * theta[:, trait]
+        torch.testing.assert_close(found[:, position], expected, check_dtype=False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-60, 60), st.one_of(st.none(), st.floats(0.05, 20)))
+def test_probabilities_are_positive_and_sum_to_one(location, spread):
+    items = random_items()
+    places = torch.full((1, 6), location, dtype=torch.float64)
+    widths = None if spread is None else torch.full_like(places, spread)
+    found = items.probabilities(places, widths).detach().numpy()[0]
     exists = np.arange(6) < SIZES[:, None]
     assert (found >= 0).all() and (found[~exists] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-12)
+    by_answer = [
+        items.log_prob(places, widths, torch.full((1, 6), k).minimum(items.sizes - 1)).detach().numpy()[0]
+        for k in range(6)
+    ]
+    np.testing.assert_allclose((np.exp(by_answer) * exists.T).sum(axis=0), 1, atol=1e-9)
 
 
 def test_structure_of_the_items():
@@ -86,23 +109,30 @@ def test_structure_of_the_items():
 def test_gradients():
     items = random_items()
     theta = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    spread = torch.randn(5, 6, dtype=torch.float64).exp().requires_grad_()
     categories = torch.tensor(random_categories(np.random.default_rng(2), 5))
     names, values = zip(*items.named_parameters(), strict=True)
 
-    def log_prob(theta, *parameters):
-        return torch.func.functional_call(items, dict(zip(names, parameters, strict=True)), (theta, categories))
+    def log_prob(theta, spread, *parameters):
+        return torch.func.functional_call(items, dict(zip(names, parameters, strict=True)), (theta, spread))
 
-    items.forward = items.log_prob
-    assert torch.autograd.gradcheck(log_prob, (theta, *values))
+    items.forward = lambda theta, spread: items.log_prob(items.locations(theta), spread, categories)
+    assert torch.autograd.gradcheck(log_prob, (theta, spread, *values))
 
 
-def test_far_tails_stay_finite_with_their_gradients():
+@pytest.mark.parametrize("width", [None, 0.02, 1.0, 50.0])
+def test_far_tails_stay_finite_with_their_gradients(width):
     items = GradedItems(MIXED)
     theta = torch.tensor([[-60.0, 60.0], [60.0, -60.0]], requires_grad=True)
-    total = sum(items.log_prob(theta, torch.full((2, 6), k).minimum(items.sizes - 1)).sum() for k in range(6))
+    spread = None if width is None else torch.full((2, 6), width, requires_grad=True)
+    total = sum(
+        items.log_prob(items.locations(theta), spread, torch.full((2, 6), k).minimum(items.sizes - 1)).sum()
+        for k in range(6)
+    )
     total.backward()
     assert torch.isfinite(total)
-    assert all(torch.isfinite(value.grad).all() for value in (theta, *items.parameters()) if value.grad is not None)
+    learned = (theta, *items.parameters(), *([] if spread is None else [spread]))
+    assert all(torch.isfinite(value.grad).all() for value in learned if value.grad is not None)
 
 
 def test_start_gives_back_the_margins():
@@ -112,7 +142,9 @@ def test_start_gives_back_the_margins():
     items = GradedItems(spec, margins)
     points, masses = np.polynomial.hermite_e.hermegauss(41)
     theta = torch.tensor(points, dtype=torch.float32)[:, None].expand(-1, 2)
-    found = np.einsum("q,qjk->jk", masses / masses.sum(), items.probabilities(theta).detach().numpy())
+    found = np.einsum(
+        "q,qjk->jk", masses / masses.sum(), items.probabilities(items.locations(theta), None).detach().numpy()
+    )
     np.testing.assert_allclose(found[:, :3], margins[:, :3], atol=0.02)
     np.testing.assert_allclose(found[5], margins[5], atol=1e-5, err_msg="no trait: the margins themselves")
 
@@ -124,7 +156,7 @@ def test_unseen_levels_keep_a_finite_likelihood(counts):
     items = GradedItems(MIXED, margins)
     for k in range(6):
         categories = torch.full((1, 6), k).minimum(items.sizes - 1)
-        assert torch.isfinite(items.log_prob(torch.zeros(1, 2), categories)).all()
+        assert torch.isfinite(items.log_prob(torch.zeros(1, 6), None, categories)).all()
 
 
 def test_flipped_items_are_turned_round_and_score_in_their_own_direction():
@@ -133,29 +165,3 @@ def test_flipped_items_are_turned_round_and_score_in_their_own_direction():
     assert categories.tolist() == [[3, 1, 5, 2, 0, -1], [-1, -1, 0, -1, -1, 1]]
     scores = GradedItems(MIXED).scores(categories)
     assert scores[:, 2].tolist() == [1.0, 6.0]
-
-
-def test_expectations_over_the_posterior_equal_numerical_integrals():
-    items, random = random_items(), np.random.default_rng(3)
-    mean, sd = random.normal(size=(4, 2)), random.uniform(0.3, 1.0, size=(4, 2))
-    categories = random_categories(random, 4)
-    log_prob, score = items.expect_over_normal(torch.tensor(mean), torch.tensor(sd), torch.tensor(categories))
-    scores = items.category_scores.numpy()
-    for i in range(4):
-        for j, trait in enumerate(TRAIT_OF):
-            axis = trait or 0
-
-            def integral(function, i=i, j=j, axis=axis):
-                def integrand(value):
-                    theta = np.zeros((1, 2))
-                    theta[0, axis] = value
-                    probabilities = reference_probabilities(items, theta)[j][0]
-                    return function(probabilities) * stats.norm.pdf(value, mean[i, axis], sd[i, axis])
-
-                low, high = mean[i, axis] - 9 * sd[i, axis], mean[i, axis] + 9 * sd[i, axis]
-                return integrate.quad(integrand, low, high)[0]
-
-            assert score[i, j].item() == pytest.approx(integral(lambda p, j=j: p @ scores[j, : len(p)]), abs=1e-4)
-            answer = categories[i, j]
-            expected = integral(lambda p, answer=answer: np.log(p[answer])) if answer >= 0 else 0.0
-            assert log_prob[i, j].item() == pytest.approx(expected, abs=1e-4)
