@@ -77,11 +77,13 @@ def _select(files: Sequence[Path]) -> str:
 
 def _add_nights(connection: duckdb.DuckDBPyConnection, manifests: Sequence[Manifest], public: bool) -> None:
     """One row a night. The public one takes its counts from `quality`, where they are rounded."""
-    connection.execute("CREATE TABLE nights (run_date DATE NOT NULL, token BIGINT NOT NULL, model_version VARCHAR)")
+    # Profiles and their means compare within a series alone: another one has another unit.
+    columns = "run_date DATE NOT NULL, token BIGINT NOT NULL, model_version VARCHAR, model_series VARCHAR"
+    connection.execute(f"CREATE TABLE nights ({columns})")
     for manifest in manifests:
         train = manifest["stages"].get("train", {})
-        version = train.get("details", {}).get("model_version")
-        connection.execute("INSERT INTO nights VALUES (?, ?, ?)", [manifest["run_date"], manifest["token"], version])
+        model = [train.get("details", {}).get(key) for key in ("model_version", "series")]
+        connection.execute("INSERT INTO nights VALUES (?, ?, ?, ?)", [manifest["run_date"], manifest["token"], *model])
     for name in FATES if public else RESTRICTED_TABLES:
         connection.execute(f"ALTER TABLE nights ADD COLUMN {name} BIGINT")
     if public:

@@ -64,7 +64,7 @@ def draw_forest(marks: Sequence[Mark], span: Span, name: str) -> str:
     ]
     layers = [*_draw_frame(span, x, height), _draw_labels(labels), *_draw_intervals(values, x, series)]
     layers += _draw_words(values, series)
-    return _draw_svg(alt.layer(*layers), plot, height, (LABELS, PLOT + FIGURES - plot, AXIS), name)
+    return draw_svg(alt.layer(*layers), plot, height, (LABELS, PLOT + FIGURES - plot, AXIS), name)
 
 
 def _place(mark: Mark, index: int, row: int, series: int) -> dict[str, Any]:
@@ -77,10 +77,10 @@ def _draw_frame(span: Span, x: alt.Scale, height: int) -> list[alt.Chart]:
         format=span.format, tickCount=4, grid=True, gridColor=GRID, domainColor=MUTED, tickColor=MUTED, title=None,
         labelColor=MUTED, labelFontSize=11, labelFont=FONT, labelFlush=False, labelOverlap=False, labelBound=False,
     )  # fmt: skip
-    ends = _data([{"low": span.low}])
+    ends = hold_values([{"low": span.low}])
     frame = [alt.Chart(ends).mark_point(opacity=0).encode(x=alt.X("low:Q", scale=x, axis=axis), y=alt.value(height))]
     if span.whole:
-        whole = _data([dict(zip(("low", "estimate", "high"), span.whole, strict=True))])
+        whole = hold_values([dict(zip(("low", "estimate", "high"), span.whole, strict=True))])
         base = alt.Chart(whole)
         edges: Any = {"y": alt.value(0), "y2": alt.value(height)}
         frame.append(base.mark_rect(color=BAND).encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), **edges))
@@ -93,10 +93,10 @@ def _draw_labels(labels: list[dict[str, Any]]) -> alt.Chart:
     # Two lines are drawn around the row's middle, which Vega does not do by itself.
     for label in labels:
         label["y"] -= 6.5 * (len(label["lines"]) - 1)
-    text = alt.Chart(_data(labels)).mark_text(
+    text = alt.Chart(hold_values(labels)).mark_text(
         align="right", baseline="middle", dx=-10, color=INK, fontSize=12, lineHeight=13, font=FONT
     )
-    labelled: alt.Chart = text.encode(x=alt.value(0), y=_at("y"), text=alt.Text("lines:N"))
+    labelled: alt.Chart = text.encode(x=alt.value(0), y=place_at("y"), text=alt.Text("lines:N"))
     return labelled
 
 
@@ -108,28 +108,32 @@ def _draw_intervals(values: list[dict[str, Any]], x: alt.Scale, series: int) -> 
         bounded = [v for v in shown if v["low"] is not None and v["high"] is not None]
         colour, shape = SERIES[s], SHAPES[s]
         if bounded:
-            rule = alt.Chart(_data(bounded)).mark_rule(color=colour, strokeWidth=2, strokeCap="round")
-            layers.append(rule.encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), y=_at("y")))
+            rule = alt.Chart(hold_values(bounded)).mark_rule(color=colour, strokeWidth=2, strokeCap="round")
+            layers.append(rule.encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), y=place_at("y")))
         if shown:
-            dot = alt.Chart(_data(shown)).mark_point(shape=shape, filled=True, size=64, color=colour, opacity=1)
-            layers.append(dot.encode(x=alt.X("estimate:Q", scale=x), y=_at("y")))
+            dot = alt.Chart(hold_values(shown)).mark_point(shape=shape, filled=True, size=64, color=colour, opacity=1)
+            layers.append(dot.encode(x=alt.X("estimate:Q", scale=x), y=place_at("y")))
         if hidden:
-            ring = alt.Chart(_data(hidden)).mark_point(shape=shape, filled=False, size=46, color=colour, opacity=1)
-            layers.append(ring.encode(x=alt.value(8), y=_at("y")))
+            ring = alt.Chart(hold_values(hidden)).mark_point(
+                shape=shape, filled=False, size=46, color=colour, opacity=1
+            )
+            layers.append(ring.encode(x=alt.value(8), y=place_at("y")))
     return layers
 
 
 def _draw_words(values: list[dict[str, Any]], series: int) -> list[alt.Chart]:
     """The figures at the right where there is one series; the word of what is not shown at its mark."""
     hidden = [v for v in values if v["estimate"] is None]
-    words = alt.Chart(_data(hidden)).mark_text(
+    words = alt.Chart(hold_values(hidden)).mark_text(
         align="left", baseline="middle", color=MUTED, fontSize=11, fontStyle="italic", font=FONT
     )
-    layers = [words.encode(x=alt.value(18), y=_at("y"), text=alt.Text("text:N"))]
+    layers = [words.encode(x=alt.value(18), y=place_at("y"), text=alt.Text("text:N"))]
     if series == 1:
         shown = [v for v in values if v["estimate"] is not None]
-        figures = alt.Chart(_data(shown)).mark_text(align="right", baseline="middle", color=INK, fontSize=11, font=FONT)
-        layers.append(figures.encode(x=alt.value(PLOT + FIGURES), y=_at("y"), text=alt.Text("text:N")))
+        figures = alt.Chart(hold_values(shown)).mark_text(
+            align="right", baseline="middle", color=INK, fontSize=11, font=FONT
+        )
+        layers.append(figures.encode(x=alt.value(PLOT + FIGURES), y=place_at("y"), text=alt.Text("text:N")))
     return layers
 
 
@@ -142,14 +146,14 @@ def draw_ruler(bands: Sequence[tuple[float, float]], mark: Mark, worse_up: bool,
     tints = pale_to_dark if worse_up else pale_to_dark[::-1]
     layers = []
     for (start, end), tint in zip(bands, tints if len(bands) > 1 else [TINTS[1]], strict=True):
-        box = alt.Chart(_data([{"a": start, "b": end}])).mark_rect(color=tint)
+        box = alt.Chart(hold_values([{"a": start, "b": end}])).mark_rect(color=tint)
         edges: Any = {"y": alt.value(top), "y2": alt.value(bottom)}
         layers.append(box.encode(x=alt.X("a:Q", scale=x, axis=None), x2=alt.X2("b:Q"), **edges))
     ticks = [{"x": start, "text": f"{start:g}"} for start, _ in bands] + [{"x": high, "text": f"{high:g}"}]
-    text = alt.Chart(_data(ticks)).mark_text(baseline="top", color=MUTED, fontSize=11, font=FONT)
+    text = alt.Chart(hold_values(ticks)).mark_text(baseline="top", color=MUTED, fontSize=11, font=FONT)
     layers.append(text.encode(x=alt.X("x:Q", scale=x), y=alt.value(bottom + 5), text=alt.Text("text:N")))
     if mark.estimate is not None:
-        point = _data([{"x": mark.estimate, "a": mark.low, "b": mark.high}])
+        point = hold_values([{"x": mark.estimate, "a": mark.low, "b": mark.high}])
         line = alt.Chart(point).mark_rule(color=INK, strokeWidth=2)
         layers.append(line.encode(x=alt.X("x:Q", scale=x), y=alt.value(top - 4), y2=alt.value(bottom)))
         head = alt.Chart(point).mark_point(shape="triangle-down", filled=True, color=INK, size=90, opacity=1)
@@ -157,7 +161,7 @@ def draw_ruler(bands: Sequence[tuple[float, float]], mark: Mark, worse_up: bool,
         if mark.low is not None and mark.high is not None:
             bar = alt.Chart(point).mark_rule(color=INK, strokeWidth=4)
             layers.append(bar.encode(x=alt.X("a:Q", scale=x), x2=alt.X2("b:Q"), y=alt.value((top + bottom) / 2)))
-    return _draw_svg(alt.layer(*layers), width, bottom, (8, 12, 20), name)
+    return draw_svg(alt.layer(*layers), width, bottom, (8, 12, 20), name)
 
 
 def draw_hundred(share: float | None, name: str) -> str:
@@ -167,23 +171,23 @@ def draw_hundred(share: float | None, name: str) -> str:
     people = [{"x": step * (i % per_row + 0.5), "y": step * (i // per_row + 0.5), "in": i < filled} for i in range(100)]
     layers = []
     for inside, colour in ((True, SERIES[0]), (False, GRID)):
-        chosen = _data([p for p in people if p["in"] == inside])
+        chosen = hold_values([p for p in people if p["in"] == inside])
         dot = alt.Chart(chosen).mark_point(shape="circle", filled=share is not None, size=110, color=colour, opacity=1)
-        layers.append(dot.encode(x=_at("x"), y=_at("y")))
-    return _draw_svg(alt.layer(*layers), per_row * step, step * 100 // per_row, (0, 0, 0), name)
+        layers.append(dot.encode(x=place_at("x"), y=place_at("y")))
+    return draw_svg(alt.layer(*layers), per_row * step, step * 100 // per_row, (0, 0, 0), name)
 
 
-def _at(field: str) -> Any:
+def place_at(field: str) -> Any:
     """A position in pixels, as it stands."""
     encode = alt.X if field == "x" else alt.Y
     return encode(f"{field}:Q", scale=None, axis=None)
 
 
-def _data(values: list[dict[str, Any]]) -> alt.Data:
+def hold_values(values: list[dict[str, Any]]) -> alt.Data:
     return alt.Data(values=values)  # type: ignore[no-untyped-call]
 
 
-def _draw_svg(chart: Any, width: int, height: int, margins: tuple[int, int, int], name: str) -> str:
+def draw_svg(chart: Any, width: int, height: int, margins: tuple[int, int, int], name: str) -> str:
     """The chart as SVG for a page: scaled by its view box, its ids its own, silent, as the page says what it shows."""
     left, right, bottom = margins
     sized = chart.properties(

@@ -130,6 +130,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "mindcensus": manifest["mindcensus"],
         "codebook": manifest["codebook"],
         "model_version": manifest["model"]["model_version"],
+        "model_series": manifest["model"]["series"],
         "rows": {name: redact_count(rows) for name, rows in manifest["rows"].items()},
         "tables": {table: manifest["stages"]["aggregate"]["tables"][table] for table in PUBLIC_TABLES},
         "report": manifest["stages"]["report"]["details"],

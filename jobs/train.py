@@ -4,11 +4,13 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
@@ -18,64 +20,159 @@ from jobs.job import Job
 from jobs.lake import Lake, StageRecord
 from jobs.preprocess import score_levels
 from jobs.promotions import find_model
+from model.drift import compare_shares, share_answers
 from model.errors import ModelError
+from model.gate import compare_costs, cover_answers, find_losses, find_miscalibration, rank_simulated
+from model.inputs import read_held_out_labels, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
-from model.training import TrainingSettings, train
-from model.validation import judge_network
+from model.training import TrainingResult, TrainingSettings, train
+from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
 SETTINGS = TrainingSettings()
+DRIFT_LIMIT = 0.25  # PSI of an item's answers above which a training is due
 
 
 def run(job: Job) -> StageRecord:
     """Raises StageError where the first model cannot be used, ModelError where the training fails."""
     inputs = job.night.digests("preprocess")
-    champion = find_model(job.lake, job.run_date)
-    if champion and not job.force_retrain and not is_due(job.lake, job.run_date, job.book):
-        return StageRecord("train", inputs, details=_keep(job, champion))
     features = job.night.paths("preprocess", "features")
-    model = _train_once(job, features)
-    rival = _measure_champion(job, champion, model, features)
-    reasons = promotable(model.report, rival)
-    if reasons and rival is not None:
-        refused = {"model_version": model.model_version, "reasons": reasons}
-        return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused})
-    if reasons and reasons[0].startswith("not a number"):
-        raise StageError(f"the first model cannot be used ({reasons[0]}): look at the features' answers")
-    return StageRecord("train", inputs, details=_describe(job, model, reasons))
+    champion = find_model(job.lake, job.run_date)
+    old = load_champion(job.lake, champion, job.book)
+    drift = measure_drift(old, features) if old else {}
+    reason = "forced" if job.force_retrain else find_reason(champion, old, job.run_date, job.book, drift)
+    if champion and reason is None:
+        return StageRecord("train", inputs, details={**_keep(job, champion), "drift": describe_drift(drift)})
+    verdict = _train_and_judge(job, champion, old, features)
+    told = {"reason": reason, "drift": describe_drift(drift), "gate": verdict.measures}
+    if verdict.reasons and old is not None:
+        refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons}
+        return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused, **told})
+    if verdict.reasons and verdict.reasons[0].startswith("not a number"):
+        raise StageError(f"the first model cannot be used ({verdict.reasons[0]}): look at the features' answers")
+    return StageRecord("train", inputs, details={**_describe(job, verdict), **told})
+
+
+def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook) -> Model | None:
+    """The model in force; None where there is none, or one that is lost, damaged or made for other answers."""
+    if champion is None:
+        return None
+    try:
+        model = load_model(lake.root / champion["folder"])
+    except ModelError:
+        return None
+    return model if model.spec == build_spec(book) else None
+
+
+def find_reason(
+    champion: dict[str, Any] | None, old: Model | None, run_date: date, book: Codebook, drift: dict[str, float]
+) -> str | None:
+    """Why a training is due, in words; None where it is not."""
+    if champion is None:
+        return "no model is in force"
+    if old is None:
+        return "the model in force cannot read these answers"
+    age = (run_date - date.fromisoformat(champion["trained_on"])).days
+    if age >= book.retrain_days:
+        return f"the model in force is {age} days old"
+    if drift and max(drift.values()) > DRIFT_LIMIT:
+        return f"answers have drifted (PSI {max(drift.values()):.2f})"
+    return None
+
+
+def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
+    """Whether a training is due; tonight's answers are looked at where preprocess has written them."""
+    champion = find_model(lake, run_date)
+    old = load_champion(lake, champion, book)
+    nights = [night for night in lake.open_nights() if night.run_date == run_date]
+    drift = {}
+    if old and nights and "preprocess" in nights[-1].records():
+        drift = measure_drift(old, nights[-1].paths("preprocess", "features"))
+    return find_reason(champion, old, run_date, book, drift) is not None
+
+
+def measure_drift(model: Model, features: Sequence[Path]) -> dict[str, float]:
+    """PSI of every item's answers, against those that the model was made on."""
+    now = share_answers(features, model.spec, SETTINGS.weight_column)
+    return compare_shares(model.report["answers"], now)
+
+
+def describe_drift(drift: dict[str, float]) -> dict[str, Any]:
+    return {"limit": DRIFT_LIMIT, "items": {key: round(psi, 4) for key, psi in drift.items()}}
 
 
 def _keep(job: Job, champion: dict[str, Any]) -> dict[str, Any]:
     """The champion's details for another night; on the night that promoted it they stay as they were."""
-    details = {key: value for key, value in champion.items() if key != "refused"}
+    tonight = ("refused", "reason", "drift", "gate")
+    details = {key: value for key, value in champion.items() if key not in tonight}
     return {**details, "promoted": champion["trained_on"] == job.run_date.isoformat()}
 
 
-def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
-    """Whether a training is due: no model in force, one that is too old, or one made for other answers."""
-    champion = find_model(lake, run_date)
-    if champion is None:
-        return True
-    age = run_date - date.fromisoformat(champion["trained_on"])
-    try:
-        spec = load_model(lake.root / champion["folder"]).spec
-    except ModelError:
-        return True  # lost, damaged or of an older format: it cannot score either
-    return age.days >= book.retrain_days or spec != build_spec(book)
+@dataclass(frozen=True)
+class Verdict:
+    """A trained model, the series whose unit it has, the reasons against it, and what they were judged by."""
+
+    model: Model
+    series: str
+    reasons: list[str]
+    measures: dict[str, Any]
 
 
-def _train_once(job: Job, features: Sequence[Path]) -> Model:
+def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | None, features: Sequence[Path]) -> Verdict:
+    """Goes on from the champion in its unit; where the items no longer hold that, a new series starts."""
+    if old is not None and champion is not None:
+        linked = _train_once(job, features, old)
+        if not linked.report["link"]["broken"]:
+            reasons, measures = judge_model(linked, old, features, job.book)
+            return Verdict(linked, champion["series"], reasons, measures)
+        job.log.warning("a new series starts", reasons=linked.report["link"]["broken"])
+    fresh = _train_once(job, features, None)
+    reasons, measures = judge_model(fresh, old, features, job.book)
+    return Verdict(fresh, fresh.model_version, reasons, measures)
+
+
+def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> Model:
     """Trains under a name made of all that goes in, so that a training done before is found and not done again."""
     spec = build_spec(job.book)
-    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
+    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__, champion.model_version if champion else None]
     content = json.dumps([spec.to_json(), asdict(SETTINGS), hash_answers(features, spec), made_by], sort_keys=True)
     version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
     if not folder.exists():
-        save_model(folder, train(features, spec, SETTINGS, checkpoints), version)
+        start = TrainingResult(champion.network, champion.norms, champion.report) if champion else None
+        save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
+
+
+def judge_model(
+    model: Model, old: Model | None, features: Sequence[Path], book: Codebook
+) -> tuple[list[str], dict[str, Any]]:
+    """Reasons against a model, and the figures behind them: see model/gate.py."""
+    reasons = promotable(model.report)
+    inputs = survey_inputs(sorted(features), model.spec, SETTINGS.weight_column)
+    cells = hide_cells(inputs)
+    coverage, ranks = cover_answers(model.network, cells), rank_simulated(model.network, inputs.held_out >= 0)
+    measures: dict[str, Any] = {"coverage": coverage, "ranks": ranks, "link": model.report["link"]}
+    if old is not None:
+        groups = find_groups(features, book, len(cells.seen))
+        comparisons = compare_costs(cost_people(model.network, cells), cost_people(old.network, cells), cells, groups)
+        measures["comparisons"] = [asdict(comparison) for comparison in comparisons]
+        reasons += find_losses(comparisons)
+    return reasons + find_miscalibration(coverage, ranks), measures
+
+
+def find_groups(features: Sequence[Path], book: Codebook, rows: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Membership (0 or 1) of the hidden cells' rows in every group of every cohort; rows are rounds of people."""
+    labels = read_held_out_labels(sorted(features), [cohort.key for cohort in book.cohorts])
+    groups = {}
+    for cohort in book.cohorts:
+        found = np.array(labels[cohort.key], dtype=object)[:MOST_PEOPLE]
+        for group in cohort.groups:
+            member = (found == group).astype(np.float64)
+            groups[f"{cohort.key}={group}"] = np.tile(member, rows // len(member))
+    return groups
 
 
 def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:
@@ -89,29 +186,16 @@ def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:
     return digest.hexdigest()
 
 
-def _measure_champion(
-    job: Job, champion: dict[str, Any] | None, model: Model, features: Sequence[Path]
-) -> float | None:
-    """The champion's nats per answer on the new model's held-out people; None where it cannot read them."""
-    if champion is None:
-        return None
-    try:
-        old = load_model(job.lake.root / champion["folder"])
-    except ModelError:
-        return None
-    if old.spec != model.spec:
-        return None
-    return judge_network(old.network, features, SETTINGS.weight_column).nats_per_answer
-
-
-def _describe(job: Job, model: Model, shortcomings: list[str]) -> dict[str, Any]:
-    figures = model.report["validation"]
+def _describe(job: Job, verdict: Verdict) -> dict[str, Any]:
+    model, figures = verdict.model, verdict.model.report["validation"]
     return {
         "model_version": model.model_version,
+        "series": verdict.series,
         "folder": f"restricted/models/{model.model_version}",
         "trained_on": job.run_date.isoformat(),
         "promoted": True,
-        "shortcomings": shortcomings,
+        "shortcomings": verdict.reasons,
+        "linking_errors": (model.report["link"] or {}).get("errors", {}),
         "validation": {
             "nats_per_answer": figures["nats_per_answer"],
             "margins_nats_per_answer": figures["margins_per_answer"],

@@ -46,15 +46,18 @@ def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: 
 
 @torch.no_grad()
 def simulate_people(
-    network: ProfileNetwork, patterns: Tensor, count: int, generator: torch.Generator
+    network: ProfileNetwork, patterns: Tensor, count: int, generator: torch.Generator, thinned: float = THINNED
 ) -> tuple[Tensor, Tensor]:
-    """Latents (count, D) and categories (count, J) from the model, missing where a person of `patterns` has none."""
+    """Latents (count, D) and categories (count, J) from the model, missing where a person of `patterns` has none.
+
+    A share `thinned` of the people answer a random part only.
+    """
     latents = network.prior.sample(count, generator)
     probability = network.items.probabilities(*network.place(latents)).clamp(min=0)
     answers = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(count, -1)
     shown = patterns[torch.randint(len(patterns), (count,), generator=generator)]
     kept = torch.rand((count, 1), generator=generator)
-    kept[torch.rand((count, 1), generator=generator) >= THINNED] = 1.0
+    kept[torch.rand((count, 1), generator=generator) >= thinned] = 1.0
     shown = shown & (torch.rand(answers.shape, generator=generator) < kept)
     return latents, answers.masked_fill(~shown, MISSING)
 

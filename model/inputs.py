@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -80,6 +81,33 @@ def iterate_people(paths: Sequence[Path], spec: FeatureSpec, weight_column: str 
                         raise ModelError(f"{path.name}: weights in {weight_column} must be finite and not negative.")
                 folds = batch.column("fold").to_numpy(zero_copy_only=False).astype(np.int64)
                 yield People(read_codes(batch, spec), weights, folds)
+
+
+def read_sample(paths: Sequence[Path], spec: FeatureSpec, weight_column: str | None, count: int) -> People:
+    """The first `count` people of the files: features lie in the order of their pseudonyms, which is a random one."""
+    parts, left = [], count
+    for people in iterate_people(paths, spec, weight_column):
+        parts.append(People(people.codes[:left], people.weights[:left], people.folds[:left]))
+        left -= len(parts[-1].codes)
+        if left <= 0:
+            break
+    return People(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.folds for part in parts]),
+    )
+
+
+def read_held_out_labels(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, list[str | None]]:
+    """Text columns of the held-out fold's people, in the order of `Inputs.held_out`."""
+    labels: dict[str, list[str | None]] = {name: [] for name in columns}
+    for path in paths:
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(READ_ROWS, columns=[*columns, "fold"]):
+                held = pc.equal(batch.column("fold"), HELD_OUT_FOLD)
+                for name in columns:
+                    labels[name] += batch.column(name).filter(held).to_pylist()
+    return labels
 
 
 def survey_inputs(paths: Sequence[Path], spec: FeatureSpec, weight_column: str | None) -> Inputs:

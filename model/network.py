@@ -79,6 +79,13 @@ class ProfileNetwork(nn.Module):
             nn.Linear(HIDDEN[1], 2 * self.latents + len(self.rows)),
         )
 
+    def anchor(self) -> None:
+        """Leave free only what may move in the unit of the reference: where the population stands, and the encoder."""
+        for part in (self.items, self.shift):
+            if part is not None:
+                part.requires_grad_(False)
+        self.prior.requires_grad_(True)
+
     def trait_correlations(self) -> Tensor:
         """Correlations (T, T) of the traits in the population."""
         covariance = self.prior.covariance()[: self.traits, : self.traits]

@@ -21,7 +21,6 @@ FORMAT_VERSION = 2
 ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
 INDEX = "model.json"
 WEIGHTS, SPEC, REPORT, NORMS = "weights.safetensors", "spec.json", "training_report.json", "norms.json"
-WORST_LOSS = 0.01  # nats per answer that a new model may lose against the champion
 
 
 @dataclass(frozen=True)
@@ -87,24 +86,15 @@ def load_model(folder: Path) -> Model:
     )
 
 
-def promotable(report: dict[str, Any], champion_per_answer: float | None = None) -> list[str]:
-    """Reasons against putting the model of this training report in force; empty when there are none.
-
-    `champion_per_answer` is the champion's `nats_per_answer` on the same held-out people, where there is a champion.
-    """
+def promotable(report: dict[str, Any]) -> list[str]:
+    """Reasons in a training report against its model; empty when there are none."""
     figures = report["validation"]
     if wrong := sorted(name for name, figure in figures.items() if not math.isfinite(figure)):
         return [f"not a number: {', '.join(wrong)}"]
     cost, margins = figures["nats_per_answer"], figures["margins_per_answer"]
-    reasons = []
     if cost >= margins:
-        reasons.append(f"{cost:.4f} nats per hidden answer, no better than the items' margins alone ({margins:.4f})")
-    if champion_per_answer is not None and not cost <= champion_per_answer + WORST_LOSS:
-        reasons.append(
-            f"{cost:.4f} nats per hidden answer, worse than the champion ({champion_per_answer:.4f}) by more than "
-            f"{WORST_LOSS}"
-        )
-    return reasons
+        return [f"{cost:.4f} nats per hidden answer, no better than the items' margins alone ({margins:.4f})"]
+    return []
 
 
 def _encode(data: dict[str, Any]) -> bytes:

@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from model.amortise import settle_encoder
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
+from model.drift import share_answers
 from model.errors import ModelError
 from model.feed import Batch, TrainingFeed, training_batches
-from model.inputs import HELD_OUT_FOLD, Inputs, hash_file, survey_inputs
+from model.inputs import HELD_OUT_FOLD, Inputs, People, hash_file, read_sample, survey_inputs
 from model.likelihood import smooth_margins
+from model.linking import link, measure_shifts
 from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
 from model.spec import MISSING, FeatureSpec
@@ -30,6 +32,8 @@ DROPPED_ANSWERS = 0.5  # share of their answers that is dropped
 FEWEST_BATCHES = 12  # small samples get smaller batches, so that an epoch is enough steps
 SMALLEST_BATCH = 16
 LARGEST_GRADIENT = 10.0
+LINKED_STEPS = 400  # of a training that goes on from a champion
+LINKED_RATE = 0.25  # of the rates of a training from the start
 STEPS = 1_800  # that a training may take: what small samples need many epochs for, large ones learn in a few
 FEWEST_EPOCHS = 8
 PATIENCE = 8  # one part in so many of the epochs, without gain, ends a training
@@ -38,6 +42,7 @@ RESIDUALS = (0, 4)
 RESIDUALS_OF_MANY_ITEMS = (0, 4, 8)
 MANY_ITEMS = 40
 FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
+LINKING_PEOPLE = 8_192
 LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
 
 
@@ -70,9 +75,19 @@ class TrainingResult:
 
 
 def train(
-    paths: Sequence[Path], spec: FeatureSpec, settings: TrainingSettings, folder: Path, *, progress: bool = True
+    paths: Sequence[Path],
+    spec: FeatureSpec,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    champion: TrainingResult | None = None,
+    progress: bool = True,
 ) -> TrainingResult:
     """Train on the files' rows outside fold 0, validate on fold 0; `folder` keeps the checkpoints.
+
+    With a `champion` the training goes on from it in its unit: item parameters and residual shifts stay anchored, what
+    is learned is where the population stands and the encoder; percentiles stay those of the reference population.
+    The report's `link` says whether the items still behave as they did there.
 
     A training that was killed goes on from its checkpoint and ends with the same bits. Raises ModelError for features
     that do not fit, too few people, and a loss that is not finite (naming epoch and batch; the last good checkpoint
@@ -82,14 +97,25 @@ def train(
     with fix_threads(settings.threads):
         inputs = survey_inputs(paths, spec, settings.weight_column)
         files = [{"name": path.name, "sha256": hash_file(path)} for path in paths]
+        counts = (champion.network.residuals,) if champion else count_residuals(spec, settings, inputs.rows)
+        start = champion.network if champion else None
         candidates = [
-            _fit(_Task(paths, spec, replace(settings, residuals=count), inputs, files), folder / str(count), progress)
-            for count in count_residuals(spec, settings, inputs.rows)
+            _fit(
+                _Task(paths, spec, replace(settings, residuals=count), inputs, files, start),
+                folder / str(count),
+                progress,
+            )
+            for count in counts
         ]
         network, history = _choose(candidates)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
+        sample = read_sample(paths, spec, settings.weight_column, LINKING_PEOPLE)
+        shifts = measure_shifts(network, network.categories(torch.from_numpy(sample.codes)), sample_weights(sample))
+    reference = champion.report["reference_shifts"] if champion else shifts
+    if champion:
+        norms = Norms(champion.norms.traits, norms.fits)
     report = {
         "settings": asdict(settings),
         "codebook": spec.codebook,
@@ -105,9 +131,24 @@ def train(
         "history": [asdict(epoch) for epoch in history],
         "best_epoch": _find_best(history) + 1,
         "validation": asdict(validation),
+        "answers": share_answers(paths, spec, settings.weight_column),
+        "shifts": shifts,
+        "reference_shifts": reference,
+        "link": link(spec, reference, shifts).to_json() if champion else None,
         "torch": torch.__version__,
     }
     return TrainingResult(network, norms, report)
+
+
+def sample_weights(sample: People) -> Tensor:
+    return torch.from_numpy(sample.weights / sample.weights.mean())
+
+
+def hash_weights(network: ProfileNetwork) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def count_residuals(spec: FeatureSpec, settings: TrainingSettings, rows: int) -> tuple[int, ...]:
@@ -142,6 +183,7 @@ class _Task:
     settings: TrainingSettings
     inputs: Inputs
     files: list[dict[str, str]]
+    champion: ProfileNetwork | None = None
 
     @property
     def batch_size(self) -> int:
@@ -150,13 +192,15 @@ class _Task:
     @property
     def epochs(self) -> int:
         batches = math.ceil(self.inputs.rows / self.batch_size)
-        return min(self.settings.max_epochs, max(FEWEST_EPOCHS, math.ceil(STEPS / batches)))
+        steps = LINKED_STEPS if self.champion else STEPS
+        return min(self.settings.max_epochs, max(FEWEST_EPOCHS, math.ceil(steps / batches)))
 
     @property
     def fingerprint(self) -> str:
         """What a checkpoint must share with a training to be resumed."""
         shas = [file["sha256"] for file in self.files]
-        parts = [self.spec.to_json(), asdict(self.settings), shas, torch.__version__]
+        start = hash_weights(self.champion) if self.champion else None
+        parts = [self.spec.to_json(), asdict(self.settings), shas, start, torch.__version__]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -175,8 +219,11 @@ def _fit(task: _Task, folder: Path, progress: bool) -> Fitted:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = ProfileNetwork(task.spec, smooth_margins(inputs.counts, task.spec), settings.residuals or 0)
+    if task.champion:
+        network.load_state_dict(task.champion.state_dict())
+        network.anchor()
     averaged = copy.deepcopy(network).requires_grad_(False)
-    optimizer = _make_optimizer(network, settings)
+    optimizer = _make_optimizer(network, settings, LINKED_RATE if task.champion else 1.0)
     cells = hide_cells(inputs)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -276,12 +323,12 @@ def _take_training_people(
     return categories, (batch[settings.weight_column][training] / inputs.mean_weight).float()
 
 
-def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings) -> optim.Optimizer:
+def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings, share: float) -> optim.Optimizer:
     """Adam; the few parameters of items and prior learn faster than the perceptrons."""
     learned = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     slow = [parameter for name, parameter in learned if name.startswith(("encoder.", "shift."))]
     fast = [parameter for name, parameter in learned if not name.startswith(("encoder.", "shift."))]
-    groups = [(slow, settings.encoder_rate), (fast, settings.item_rate)]
+    groups = [(slow, share * settings.encoder_rate), (fast, share * settings.item_rate)]
     return optim.Adam([{"params": group, "lr": rate, "initial_lr": rate} for group, rate in groups], fused=True)
 
 

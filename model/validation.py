@@ -1,15 +1,13 @@
 """How well a network foretells answers that it was not shown, beside what the items' margins alone would say."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.errors import ModelError
-from model.inputs import Inputs, survey_inputs
+from model.inputs import Inputs
 from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
 from model.spec import MISSING, FeatureSpec
@@ -83,14 +81,6 @@ def validate(network: ProfileNetwork, inputs: Inputs) -> Validation:
     weights = inputs.held_out_weights[:MOST_PEOPLE]
     cost = cost_per_answer(cost_people(network, cells), cells)
     return Validation(float((weights * bounds).sum() / weights.sum()), cost, cost_margins(cells, inputs, network.spec))
-
-
-def judge_network(network: ProfileNetwork, paths: Sequence[Path], weight_column: str | None) -> Validation:
-    """Figures of any network on the files' held-out people: what a champion says of those that judge its challenger.
-
-    Raises ModelError as `survey_inputs` does.
-    """
-    return validate(network, survey_inputs(sorted(paths), network.spec, weight_column))
 
 
 def cost_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> float:

@@ -1,0 +1,110 @@
+"""Link a later model to the reference population: same items, same unit, and how sure that is.
+
+Later models of a series keep the reference's item parameters (fixed parameter calibration, Kim 2006) and learn where
+their population stands. Whether the items still behave alike is measured by each item's shift: how far its location
+on the trait would have to move to foretell tonight's answers best from people's other answers.
+Shapes: B people, J items, T traits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.network import ProfileNetwork
+from model.spec import MISSING, FeatureSpec
+
+MOST_PEOPLE = 4096
+DRAWS = 32
+GRID = torch.linspace(-1.5, 1.5, 61)  # trait sds
+LARGEST_DRIFT = 0.3  # trait sds: an item that has moved further is no anchor
+FEWEST_ANSWERS = 200  # fewer do not tell where an item stands
+
+
+@dataclass(frozen=True)
+class Link:
+    """`errors` (trait: sd of a mean's unit) enter the variance of a change; `drifted` items are no anchors.
+
+    `broken` says for each trait that cannot be linked why; empty where the unit holds.
+    """
+
+    errors: dict[str, float]
+    drifted: list[str]
+    broken: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"errors": self.errors, "drifted": self.drifted, "broken": self.broken}
+
+
+@torch.no_grad()
+def measure_shifts(network: ProfileNetwork, categories: Tensor, weights: Tensor) -> dict[str, float]:
+    """Each trait item's shift in trait sds, by maximum likelihood on a grid; items that too few answered are left out.
+
+    A person's latents are inferred without the item itself, or the answer would excuse itself. `categories` (B, J),
+    `weights` (B).
+    """
+    categories, weights = categories[: 2 * MOST_PEOPLE], weights[: 2 * MOST_PEOPLE].float()
+    shifts: dict[str, float] = {}
+    slopes = network.items.discriminations().sum(dim=0)
+    for position, item in enumerate(network.spec.items):
+        rows = torch.nonzero((categories[:, position] >= 0) & (weights > 0))[:MOST_PEOPLE, 0]
+        if item.trait is None or len(rows) < FEWEST_ANSWERS:
+            continue
+        answers = torch.full_like(categories[rows], MISSING)
+        answers[:, position] = categories[rows, position]
+        others = categories[rows].clone()
+        others[:, position] = MISSING
+        inferred = network.infer(others, DRAWS)
+        location, spread = network.place(inferred.latents)
+        log_mass = inferred.log_weights.log_softmax(dim=0)
+        costs = torch.stack(
+            [
+                _log_likelihood(network, location - slopes * step, spread, answers, position, log_mass) @ weights[rows]
+                for step in GRID
+            ]
+        )
+        shifts[item.key] = _find_peak(costs)
+    return shifts
+
+
+def _log_likelihood(
+    network: ProfileNetwork, location: Tensor, spread: Tensor | None, answers: Tensor, position: int, log_mass: Tensor
+) -> Tensor:
+    """Log probability (B) of the one item's answers, over the draws."""
+    log_prob = network.items.log_prob(location, spread, answers)[..., position]
+    return torch.logsumexp(log_mass + log_prob, dim=0)
+
+
+def _find_peak(values: Tensor) -> float:
+    """Where the parabola through the highest grid value and its neighbours peaks."""
+    top = int(values.argmax().clamp(1, len(GRID) - 2))
+    left, middle, right = values[top - 1 : top + 2].tolist()
+    bend = left - 2 * middle + right
+    step = float(GRID[1] - GRID[0])
+    offset = 0.0 if bend >= 0 else 0.5 * step * (left - right) / bend
+    return float(GRID[top]) + max(-step, min(step, offset))
+
+
+def link(spec: FeatureSpec, reference: dict[str, float], now: dict[str, float]) -> Link:
+    """Compare items' shifts with those in the reference population.
+
+    Linking error of a trait, as in PISA (Monseur & Berezner 2007): sqrt(sum (d_j - mean d)^2 / (n (n - 1))) over its n
+    anchors. A trait needs half of its items, and two at least, as anchors.
+    """
+    errors, drifted, broken = {}, [], []
+    for trait in spec.traits:
+        moved = {key: now[key] - reference[key] for key in trait.items if key in now and key in reference}
+        centre = float(torch.tensor(list(moved.values())).median()) if moved else 0.0
+        anchors = [shift for shift in moved.values() if abs(shift - centre) <= LARGEST_DRIFT]
+        drifted += [key for key, shift in moved.items() if abs(shift - centre) > LARGEST_DRIFT]
+        if len(anchors) < max(2, math.ceil(len(trait.items) / 2)):
+            broken.append(f"trait {trait.key}: only {len(anchors)} of {len(trait.items)} items still behave as before")
+            continue
+        mean = sum(anchors) / len(anchors)
+        squares = sum((shift - mean) ** 2 for shift in anchors)
+        errors[trait.key] = math.sqrt(squares / (len(anchors) * (len(anchors) - 1)))
+    return Link(errors, drifted, broken)
