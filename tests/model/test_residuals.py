@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from model.likelihood import GradedItems
+from model.network import ProfileNetwork
+from model.residuals import ResidualShift
+from tests.model.simulation import make_spec
+
+SPEC = make_spec((4, 3, 2), loose=2)
+
+
+def random_shift(seed: int = 0) -> tuple[ResidualShift, torch.Tensor]:
+    torch.manual_seed(seed)
+    shift, items = ResidualShift(3, len(SPEC.items)).double(), GradedItems(SPEC).double()
+    with torch.no_grad():
+        torch.nn.init.normal_(shift.out.weight)
+        torch.nn.init.normal_(shift.out.bias)
+        items.log_discrimination += torch.randn_like(items.log_discrimination)
+        return shift, items.discriminations()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_residual_stands_in_for_a_trait(seed):
+    shift, slopes = random_shift(seed)
+    with torch.no_grad():
+        found, spread = shift(torch.randn(40, 5, 3, dtype=torch.float64), slopes)
+    assert found.shape == spread.shape == (40, 5, len(SPEC.items))
+    weighted = found @ slopes.T
+    torch.testing.assert_close(weighted, torch.zeros_like(weighted), atol=1e-12, rtol=0)
+    assert found.abs().mean() > 0.3 and (spread > 0).all()
+
+
+def test_what_is_taken_out_is_the_traits_direction_alone():
+    shift, slopes = random_shift()
+    residual = torch.randn(10, 3, dtype=torch.float64)
+    with torch.no_grad():
+        raw = shift.out(torch.tanh(shift.hidden(residual)))[:, : len(SPEC.items)]
+        found, _ = shift(residual, slopes)
+        taken = raw - found
+        along = torch.linalg.lstsq(slopes.T, taken.T).solution
+    torch.testing.assert_close(slopes.T @ along, taken.T)
+    loose = slopes.sum(dim=0) == 0
+    assert loose.sum() == 2
+    torch.testing.assert_close(found[:, loose], raw[:, loose])
+
+
+def test_silent_at_the_start():
+    torch.manual_seed(1)
+    network, plain = ProfileNetwork(SPEC, residuals=4), ProfileNetwork(SPEC)
+    latents = torch.randn(6, 7)
+    with torch.no_grad():
+        location, spread = network.place(latents)
+        torch.testing.assert_close(location, plain.items.locations(latents[:, :3]))
+        assert (spread == 1).all() and plain.place(latents[:, :3])[1] is None
