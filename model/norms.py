@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,21 @@ def make_norms(network: ProfileNetwork, paths: Sequence[Path], weight_column: st
 def tabulate_fits(
     fits: Floats, counts: npt.NDArray[np.int64], weights: npt.NDArray[np.float64]
 ) -> list[tuple[int, Table]]:
-    """A table for each number of answers; from the top, numbers that too few people have join the next lower one."""
-    tables: list[tuple[int, Table]] = []
-    above, weighted = int(counts.max()) + 1, weights > 0
+    """A table for each number of answers; from the top, numbers that too few people have join the next lower one.
+
+    What is left at the bottom joins the lowest table: among a handful of people a rank says nothing.
+    """
+    starts: list[int] = []
+    above = int(counts.max()) + 1
     for fewest in sorted(set(counts.tolist()), reverse=True):
-        chosen = (counts >= fewest) & (counts < above)
-        left = (counts < fewest) & weighted
-        if (chosen & weighted).sum() >= FEWEST_TO_COMPARE or (not left.any() and (chosen & weighted).any()):
-            tables.insert(0, (fewest, tabulate(fits[chosen], weights[chosen])))
+        if ((counts >= fewest) & (counts < above) & (weights > 0)).sum() >= FEWEST_TO_COMPARE:
+            starts.insert(0, fewest)
             above = fewest
+    starts[:1] = [int(counts.min())]
+    tables = []
+    for fewest, end in pairwise([*starts, int(counts.max()) + 1]):
+        chosen = (counts >= fewest) & (counts < end)
+        tables.append((fewest, tabulate(fits[chosen], weights[chosen])))
     return tables
 
 

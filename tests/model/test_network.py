@@ -97,7 +97,7 @@ def test_weights_are_unbiased_with_residuals_too():
     expected = torch.logsumexp(joint, dim=0) - math.log(len(prior))
     errors = [(logs.exp().std(dim=0) / logs.exp().mean(dim=0) / 100_000**0.5) for logs in (drawn.log_weights, joint)]
     error = torch.hypot(*errors)
-    assert (error < 0.05).all() and ((drawn.bound() - expected).abs() < 4 * error).all()
+    assert (error < 0.1).all() and ((drawn.bound() - expected).abs() < 4 * error).all()
     torch.testing.assert_close(drawn.masses().sum(dim=0), torch.ones(4))
 
 

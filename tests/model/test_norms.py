@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,12 +7,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from model.errors import ModelError
-from model.norms import Norms, tabulate_percentiles
+from model.norms import FEWEST_TO_COMPARE, Norms, Table, tabulate, tabulate_fits
 
 
 def rank(values, weights, asked):
-    means, percentiles = tabulate_percentiles(np.asarray(values, np.float32), np.asarray(weights, float))
-    return Norms({"t": means}, {"t": percentiles}).rank("t", np.asarray(asked, np.float32)).tolist()
+    table = tabulate(np.asarray(values, np.float32), np.asarray(weights, float))
+    return Norms({"t": table}, []).rank("t", np.asarray(asked, np.float32)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -34,10 +36,10 @@ def test_mid_percentiles(values, weights, asked, percentiles):
 )
 def test_tables_rise_strictly_and_stay_between_0_and_100(values, seed):
     weights = np.random.default_rng(seed).uniform(0.1, 5, len(values))
-    means, percentiles = tabulate_percentiles(values, weights)
-    assert (np.diff(means) > 0).all() and (np.diff(percentiles) > 0).all()
-    assert percentiles[0] >= 0 and percentiles[-1] <= 100
-    assert len(means) <= 203
+    table = tabulate(values, weights)
+    assert (np.diff(table.values) > 0).all() and (np.diff(table.percentiles) > 0).all()
+    assert table.percentiles[0] >= 0 and table.percentiles[-1] <= 100
+    assert len(table.values) == len(table.percentiles) <= 203
 
 
 def test_normal_population_gets_normal_percentiles():
@@ -48,4 +50,56 @@ def test_normal_population_gets_normal_percentiles():
 
 def test_weights_all_zero_are_refused():
     with pytest.raises(ModelError, match="no norms"):
-        tabulate_percentiles(np.ones(3, np.float32), np.zeros(3))
+        tabulate(np.ones(3, np.float32), np.zeros(3))
+
+
+def make_people(*groups: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Person fits and numbers of answers of groups (answers, people); who answered more lies higher."""
+    counts = np.repeat([answers for answers, _ in groups], [people for _, people in groups])
+    return (np.random.default_rng(1).normal(size=len(counts)) + counts).astype(np.float32), counts
+
+
+ENOUGH = FEWEST_TO_COMPARE
+
+
+def test_fit_is_ranked_among_people_who_answered_as_many():
+    fits, counts = make_people((3, 2000), (7, 2000), (9, 2000))
+    norms = Norms({}, tabulate_fits(fits, counts, np.ones(len(fits))))
+    assert [fewest for fewest, _ in norms.fits] == [3, 7, 9]
+    ranks = norms.rank_fit(fits, counts.astype(np.int16))
+    for answers in (3, 7, 9):
+        chosen = ranks[counts == answers]
+        assert chosen.mean() == pytest.approx(50, abs=0.5)
+        assert np.quantile(chosen, [0.1, 0.9]) == pytest.approx([10, 90], abs=1)
+    # Numbers of answers that nobody had: compared with the next lower ones, below the lowest with those.
+    asked = np.array([1, 3, 6, 8, 20], np.int16)
+    middle = np.array([3, 3, 3, 7, 9], np.float32)
+    assert norms.rank_fit(middle, asked) == pytest.approx(np.full(5, 50), abs=3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "fewest"),
+    [
+        ([(5, ENOUGH - 1), (9, ENOUGH)], [5]),
+        ([(5, ENOUGH), (9, ENOUGH - 1)], [5]),
+        ([(5, ENOUGH), (9, ENOUGH)], [5, 9]),
+        ([(2, 1), (4, ENOUGH - 1), (5, 1), (9, ENOUGH)], [2, 9]),
+        ([(2, 1), (5, 3)], [2]),
+    ],
+)
+def test_too_few_people_are_compared_with_the_nearest_others(groups, fewest):
+    fits, counts = make_people(*groups)
+    tables = tabulate_fits(fits, counts, np.ones(len(fits)))
+    assert [number for number, _ in tables] == fewest
+
+
+def test_people_without_weight_are_ranked_and_not_counted():
+    fits, counts = make_people((2, ENOUGH), (5, ENOUGH), (9, ENOUGH))
+    weights = np.where(counts == 9, 1.0, 0.0)
+    [(fewest, table)] = tabulate_fits(fits, counts, weights)
+    assert fewest == 2 and table == tabulate(fits[counts == 9], np.ones(ENOUGH))
+
+
+def test_norms_come_back_from_json():
+    norms = Norms({"t": Table([0.0, 1.5], [10.0, 90.0])}, [(2, Table([0.5], [50.0])), (7, Table([-1.0, 2], [1.0, 99]))])
+    assert Norms.from_json(json.loads(json.dumps(norms.to_json()))) == norms
