@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -87,7 +88,7 @@ def calibrate(network: ProfileNetwork, patterns: Tensor, people: int = PEOPLE) -
 
 def calibrate_trait(trait: str, truth: Floats, mean: Floats, sd: Floats) -> Calibration:
     """From true values, posterior means and posterior sds of people (B each)."""
-    pairs = list(zip(LEVELS[:-1], LEVELS[1:], strict=True))
+    pairs = list(pairwise(LEVELS))
     places = torch.special.ndtr(torch.from_numpy((truth - mean) / sd)).numpy()
     ranks = np.bincount((places * RANK_BINS).astype(np.int64).clip(max=RANK_BINS - 1), minlength=RANK_BINS)
     return Calibration(

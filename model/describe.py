@@ -17,7 +17,8 @@ from torch import Tensor
 
 from model.network import ProfileNetwork, fixed_noise
 
-GRID = (-3.0, 4.0, 71)  # trait sds: first, last, points
+GRID = (-3.0, 4.0, 71)  # of the pictures, in trait sds: first, last, points
+REACH = (-8.0, 8.0, 161)  # thresholds are looked for here
 POPULATION = 16_384  # draws for moments over the population
 CONDITIONAL = 64  # draws of residuals and other traits for each component of the prior, at each point
 SEED = 11
@@ -32,15 +33,15 @@ class ItemParameters:
     """`trait` is None for an item that measures no named trait, and its figures then too.
 
     Categories are the network's own order: of a flipped item the first is the highest score. `thresholds` are trait
-    values, in the trait's unit, one fewer than categories; `residual_share` is that of the variance of the underlying
-    response which the residual latents carry.
+    values, in the trait's unit, one fewer than categories, None beyond REACH; `residual_share` is that of the variance
+    of the underlying response which the residual latents carry.
     """
 
     key: str
     trait: str | None
     flipped: bool
     discrimination: float | None
-    thresholds: list[float]
+    thresholds: list[float | None]
     loading: float | None
     residual_share: float | None
 
@@ -69,62 +70,88 @@ class TraitCurves:
         return total
 
 
-@torch.no_grad()
 def describe_items(network: ProfileNetwork) -> list[ItemParameters]:
-    """Each item as a one-trait graded response item with logistic residual.
+    """Each item as a graded response item of its trait alone, residuals and other traits averaged out.
 
-    The underlying response y* = location + e / spread (e standard logistic) is regressed on the trait over the
-    population, residuals included. Loading = correlation of y* with the trait; without residuals this is
-    a / sqrt(a^2 + pi^2 / 3), as in Takane & de Leeuw (1987, Psychometrika 52) with the logistic's own variance in
-    place of D = 1.7. Discrimination and thresholds are that regression's, in logistic units.
+    A threshold is where P(Y >= k | trait) is one half; the discrimination is the slope of that probability's logit
+    there, averaged over the item's thresholds. Without residuals they are the network's own b / a and a.
     """
-    latents = network.prior.sample(POPULATION, torch.Generator().manual_seed(SEED)).double()
-    location, spread = (None if part is None else part.double() for part in network.place(latents.float()))
-    assert location is not None
-    noise = torch.full(location.shape[1:], LOGISTIC_VARIANCE, dtype=torch.float64)
-    if spread is not None:
-        noise = LOGISTIC_VARIANCE * spread.pow(-2).mean(dim=0)
-    edges, sds = network.items.edges().double(), network.prior.covariance().double().diagonal().sqrt()
-    traits = [trait.key for trait in network.spec.traits]
-    found = []
-    for position, item in enumerate(network.spec.items):
-        if item.trait is None:
-            found.append(ItemParameters(item.key, None, item.flipped, None, [], None, None))
-            continue
-        number = traits.index(item.trait)
-        theta, response = latents[:, number], location[:, position]
-        slope = ((theta - theta.mean()) * response).mean() / theta.var(correction=0)
-        intercept = response.mean() - slope * theta.mean()
-        left = (response - intercept - slope * theta).square().mean()
-        rest = left + noise[position]
-        signal = (slope * sds[number]).square()
-        inner = edges[position, 1 : len(item.levels)]
-        found.append(
-            ItemParameters(
-                key=item.key,
-                trait=item.trait,
-                flipped=item.flipped,
-                discrimination=float(slope * (LOGISTIC_VARIANCE / rest).sqrt()),
-                thresholds=((inner - intercept) / slope).tolist(),
-                loading=float((signal / (signal + rest)).sqrt()),
-                residual_share=float(left / (signal + rest)),
+    loadings = load_items(network)
+    found: dict[str, ItemParameters] = {}
+    for number, trait in enumerate(network.spec.traits):
+        theta = torch.linspace(*REACH)
+        probability, slope = trace_probability(network, number, theta)
+        for position, key in enumerate(trait.items):
+            place = network.spec.columns.index(key)
+            levels = len(network.spec.items[place].levels)
+            crossings = [
+                find_crossing(theta, probability[position, :, k:levels].sum(1), slope[position, :, k:levels].sum(1))
+                for k in range(1, levels)
+            ]
+            slopes = [crossing[1] for crossing in crossings if crossing is not None]
+            found[key] = ItemParameters(
+                key=key,
+                trait=trait.key,
+                flipped=network.spec.items[place].flipped,
+                discrimination=sum(slopes) / len(slopes) if slopes else None,
+                thresholds=[None if crossing is None else crossing[0] for crossing in crossings],
+                loading=loadings[key][0],
+                residual_share=loadings[key][1],
             )
-        )
+    loose = {
+        item.key: ItemParameters(item.key, None, item.flipped, None, [], None, None) for item in network.spec.items
+    }
+    return list((loose | found).values())
+
+
+def find_crossing(theta: Tensor, probability: Tensor, slope: Tensor) -> tuple[float, float] | None:
+    """Where a probability (G) first reaches one half, and the slope of its logit there; None beyond REACH.
+
+    Between two points the logit is taken as a line: exact where the item is logistic.
+    """
+    logits = torch.logit(probability.clamp(SMALLEST, 1 - SMALLEST))
+    steepness = slope / (probability * (1 - probability)).clamp(min=SMALLEST)
+    above = torch.nonzero(logits >= 0)
+    after = int(above[0]) if len(above) else 0
+    if after == 0:
+        return None
+    share = float(-logits[after - 1] / (logits[after] - logits[after - 1]))
+    at = [float(torch.lerp(values[after - 1], values[after], share)) for values in (theta.double(), steepness)]
+    return at[0], at[1]
+
+
+@torch.no_grad()
+def load_items(network: ProfileNetwork) -> dict[str, tuple[float, float]]:
+    """By item of a trait: standardised loading, and the residual latents' share of the underlying variance.
+
+    The underlying response y* = location + e / spread, e standard logistic, is regressed on the trait over the
+    population. The loading is its correlation with the trait; without residuals a / sqrt(a^2 + pi^2 / 3), as in
+    Takane & de Leeuw (1987, Psychometrika 52) with the logistic's own variance in place of D = 1.7.
+    """
+    latents = network.prior.sample(POPULATION, torch.Generator().manual_seed(SEED))
+    location, spread = network.place(latents)
+    noise = torch.full(location.shape[1:], LOGISTIC_VARIANCE)
+    if spread is not None:
+        noise = LOGISTIC_VARIANCE * spread.double().pow(-2).mean(dim=0)
+    variances = network.prior.covariance().diagonal()
+    found = {}
+    for number, trait in enumerate(network.spec.traits):
+        theta = latents[:, number].double() - latents[:, number].double().mean()
+        for place in (network.spec.columns.index(key) for key in trait.items):
+            response = location[:, place].double() - location[:, place].double().mean()
+            slope = (theta * response).mean() / theta.square().mean()
+            left = (response - slope * theta).square().mean()
+            signal = slope.square() * variances[number]
+            whole = signal + left + noise[place]
+            found[network.spec.columns[place]] = (float((signal / whole).sqrt()), float(left / whole))
     return found
 
 
 def trace_curves(network: ProfileNetwork, trait: int) -> TraitCurves:
     """Curves of a trait's items over GRID."""
-    spec = network.spec.traits[trait]
+    spec, theta = network.spec.traits[trait], torch.linspace(*GRID)
     places = [network.spec.columns.index(key) for key in spec.items]
-    theta = torch.linspace(*GRID)
-    noise = draw_noise(network)  # made outside, where derivatives are taken of nothing
-    probability, slope = torch.func.jvp(
-        lambda values: marginal_probability(network, trait, values, noise)[:, places],
-        (theta,),
-        (torch.ones_like(theta),),
-    )
-    probability, slope = (part.detach().double().permute(1, 0, 2) for part in (probability, slope))
+    probability, slope = trace_probability(network, trait, theta)
     # Fisher's information of a multinomial answer: sum over categories of P'^2 / P (Samejima 1969).
     information = (slope.square() / probability.clamp(min=SMALLEST)).sum(dim=-1)
     scores = network.items.category_scores[places].double()
@@ -140,6 +167,18 @@ def trace_curves(network: ProfileNetwork, trait: int) -> TraitCurves:
         information=information.numpy(),
         expected=multiply * (probability * scores[:, None]).sum(dim=(0, 2)).numpy(),
     )
+
+
+def trace_probability(network: ProfileNetwork, trait: int, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """P(category | trait) of a trait's own items, and its derivative, each (its items, G, K)."""
+    places = [network.spec.columns.index(key) for key in network.spec.traits[trait].items]
+    noise = draw_noise(network)  # made outside, where derivatives are taken of nothing
+    probability, slope = torch.func.jvp(
+        lambda values: marginal_probability(network, trait, values, noise)[:, places],
+        (theta,),
+        (torch.ones_like(theta),),
+    )[:2]
+    return probability.detach().double().permute(1, 0, 2), slope.detach().double().permute(1, 0, 2)
 
 
 def draw_noise(network: ProfileNetwork) -> Tensor:
@@ -177,7 +216,8 @@ def trait_density(network: ProfileNetwork, trait: int, theta: Tensor) -> Tensor:
     log_mass, means, factors = network.prior.components()
     sd = factors[:, trait].norm(dim=-1)[:, None]
     normal = torch.exp(-0.5 * ((theta - means[:, trait, None]) / sd).square()) / (sd * math.sqrt(2 * math.pi))
-    return (log_mass.exp()[:, None] * normal).sum(dim=0).double()
+    density: Tensor = (log_mass.exp()[:, None] * normal).sum(dim=0).double()
+    return density
 
 
 @torch.no_grad()

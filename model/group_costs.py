@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.errors import ModelError
-from model.inputs import HELD_OUT_FOLD, Inputs, open_parquet
+from model.inputs import Inputs
 from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
 from model.spec import FeatureSpec
@@ -43,26 +41,12 @@ class GroupCost:
     gain_se: float | None
 
 
-def read_groups(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, list[str | None]]:
-    """Each column of the held-out people, in the files' order, as many people as are judged.
-
-    Raises ModelError for files without the columns.
-    """
-    found: dict[str, list[str | None]] = {name: [] for name in columns}
-    for path in paths if columns else ():
-        with open_parquet(path) as file:
-            if missing := [name for name in columns if name not in file.schema_arrow.names]:
-                raise ModelError(f"{path.name} has no column {', '.join(missing)}: make the features again.")
-            for batch in file.iter_batches(columns=["fold", *columns]):
-                held = batch.filter(batch.column("fold").to_numpy(zero_copy_only=False) == HELD_OUT_FOLD)
-                for name in columns:
-                    found[name] += held.column(name).to_pylist()
-    return {name: values[:MOST_PEOPLE] for name, values in found.items()}
-
-
 @torch.no_grad()
 def cost_groups(network: ProfileNetwork, inputs: Inputs, groups: Groups) -> list[GroupCost]:
-    """Everybody, then each group of each column, groups in order of name; `groups` as `read_groups` gives them."""
+    """Everybody, then each group of each column, groups in order of name.
+
+    `groups` are the labels of the held-out people, as `read_held_out_labels` gives them.
+    """
     cells = hide_cells(inputs)
     own = cost_people(network, cells).double().numpy()
     margins = cost_by_margins(cells, inputs, network.spec).double().numpy()

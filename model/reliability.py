@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.inputs import People, iterate_people, open_parquet
+from model.inputs import People, open_parquet
 from model.network import ProfileNetwork
 from model.spec import MISSING, FeatureSpec
 
-MOST_PEOPLE = 20_000  # more do not change two decimals
 FEWEST_PEOPLE = 50  # figures of fewer are withheld
 BLOCK = 4096
 ROUNDS = 500
@@ -49,24 +48,17 @@ class DataSummary:
     complete: float
 
 
-def sample_people(paths: Sequence[Path], spec: FeatureSpec, weight_column: str | None) -> tuple[People, int]:
-    """Every n-th person of the files, MOST_PEOPLE at most, and how many there are."""
+def count_people(paths: Sequence[Path]) -> int:
+    """Rows of the files."""
     rows = 0
     for path in paths:
         with open_parquet(path) as file:
             rows += int(file.metadata.num_rows)
-    step, start = max(1, math.ceil(rows / MOST_PEOPLE)), 0
-    codes, weights, folds = [], [], []
-    for people in iterate_people(paths, spec, weight_column):
-        chosen = slice(-start % step, None, step)
-        start += len(people.codes)
-        codes.append(people.codes[chosen])
-        weights.append(people.weights[chosen])
-        folds.append(people.folds[chosen])
-    return People(np.concatenate(codes), np.concatenate(weights), np.concatenate(folds)), rows
+    return rows
 
 
 def summarise_data(people: People, rows: int, spec: FeatureSpec) -> DataSummary:
+    """Of a sample of the files' people, and of all `rows` in them."""
     weights, missing = people.weights, people.codes == MISSING
     shares = (weights[:, None] * missing).sum(axis=0) / weights.sum()
     return DataSummary(

@@ -1,0 +1,117 @@
+"""What a model card is made of: measurements, and sections of words, tables and pictures for both of its forms."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from expectations.codebook import Codebook
+from model.calibration import Band, Calibration
+from model.describe import ItemParameters, TraitCurves
+from model.group_costs import FEWEST_PEOPLE, GroupCost
+from model.reliability import DataSummary, Reliability
+from model.spec import FeatureSpec
+
+WITHHELD = "withheld"
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that a card says; lists by trait are in the spec's order."""
+
+    book: Codebook
+    spec: FeatureSpec
+    version: str
+    report: Mapping[str, Any]
+    residuals: int
+    data: DataSummary
+    costs: list[GroupCost]
+    reliabilities: list[Reliability]
+    calibrations: list[Calibration]
+    items: list[ItemParameters]
+    curves: list[TraitCurves]
+    correlations: npt.NDArray[np.float64]
+
+    def label_trait(self, key: str) -> str:
+        return next((trait.label for trait in self.book.traits if trait.key == key), "") or key
+
+    def label_item(self, key: str) -> str:
+        label = next((item.label for item in self.book.items if item.key == key), "")
+        return f"{key}: {label}" if label else key
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph, or a list of several lines."""
+
+    lines: Sequence[str]
+    kind: str = "words"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first column names the rows; the others are numbers unless `text` says so."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text: bool = False
+    kind: str = "table"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`alt` says what it shows to those who do not see it."""
+
+    title: str
+    svg: Markup
+    alt: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    pictures: Sequence[Picture]
+    wide: bool = False
+    kind: str = "pictures"
+
+
+@dataclass(frozen=True)
+class Section:
+    key: str
+    title: str
+    blocks: Sequence[Words | Table | Pictures]
+
+
+def say(*lines: str) -> Words:
+    return Words(lines)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Rounded, with a minus sign that is one; a figure that is not there is withheld."""
+    if value is None:
+        return WITHHELD
+    if not math.isfinite(value):
+        return "not defined"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.removeprefix("-")
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return WITHHELD if share is None else f"{number(100 * share, digits)} %"
+
+
+def count(people: int | None) -> str:
+    return f"fewer than {FEWEST_PEOPLE}" if people is None else f"{people:,}"
+
+
+def name_band(band: Band) -> str:
+    """below −1, −1 to 0, above 2."""
+    low, high = (f"{end:g}".replace("-", MINUS) for end in (band.low, band.high))
+    if math.isinf(band.low):
+        return "everybody" if math.isinf(band.high) else f"below {high}"
+    return f"above {low}" if math.isinf(band.high) else f"{low} to {high}"
