@@ -98,16 +98,8 @@ class GradedItems(nn.Module):
 
         P(Y >= k) = sigmoid(spread (location - b_k)), both (..., B, J), spread positive and 1 where it is None
         (McCullagh 1980: location and scale of an ordinal answer): the categories keep their order.
-
-        log(sigmoid(u) - sigmoid(v)) = log sigmoid(u) + log sigmoid(-v) + log(1 - exp(v - u)), and u - v is the
-        gap between two thresholds: no cancellation, and two sigmoids an answer.
         """
-        lower, upper, log_gap = self.gather_edges(categories)
-        above, below = location - lower, upper - location
-        if spread is not None:
-            above, below = spread * above, spread * below
-            log_gap = torch.log(-torch.expm1(-spread * (upper - lower).clamp(max=WIDEST_GAP)))
-        return (F.logsigmoid(above) + F.logsigmoid(below) + log_gap) * (categories >= 0)
+        return log_between(location, spread, *self.gather_edges(categories)) * (categories >= 0)
 
     def gather_edges(self, categories: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Lower edge, upper edge and log(1 - exp(-gap)) of each answer's category, each (B, J)."""
@@ -129,6 +121,19 @@ class GradedItems(nn.Module):
         """Score of each answer (B, J), in the scale's own direction; meaningless where there is none."""
         rows = categories.clamp(min=0) + self.most * torch.arange(len(self.sizes))
         return self.category_scores.flatten()[rows]
+
+
+def log_between(location: Tensor, spread: Tensor | None, lower: Tensor, upper: Tensor, log_gap: Tensor) -> Tensor:
+    """Log probability of answers between their categories' edges, as `gather_edges` gives them.
+
+    log(sigmoid(u) - sigmoid(v)) = log sigmoid(u) + log sigmoid(-v) + log(1 - exp(v - u)), and u - v is the gap
+    between two thresholds: no cancellation, and two sigmoids an answer.
+    """
+    above, below = location - lower, upper - location
+    if spread is not None:
+        above, below = spread * above, spread * below
+        log_gap = torch.log(-torch.expm1(-spread * (upper - lower).clamp(max=WIDEST_GAP)))
+    return F.logsigmoid(above) + F.logsigmoid(below) + log_gap
 
 
 def _loading_pattern(spec: FeatureSpec) -> Tensor:

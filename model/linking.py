@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.likelihood import log_between
 from model.network import ProfileNetwork
 from model.spec import MISSING, FeatureSpec
 
@@ -60,23 +61,18 @@ def measure_shifts(network: ProfileNetwork, categories: Tensor, weights: Tensor)
         others[:, position] = MISSING
         inferred = network.infer(others, DRAWS)
         location, spread = network.place(inferred.latents)
+        location, spread = location[..., position], None if spread is None else spread[..., position]
         log_mass = inferred.log_weights.log_softmax(dim=0)
+        edges = [part[:, position] for part in network.items.gather_edges(answers)]
         costs = torch.stack(
             [
-                _log_likelihood(network, location - slopes * step, spread, answers, position, log_mass) @ weights[rows]
+                torch.logsumexp(log_mass + log_between(location - slopes[position] * step, spread, *edges), dim=0)
+                @ weights[rows]
                 for step in GRID
             ]
         )
         shifts[item.key] = _find_peak(costs)
     return shifts
-
-
-def _log_likelihood(
-    network: ProfileNetwork, location: Tensor, spread: Tensor | None, answers: Tensor, position: int, log_mass: Tensor
-) -> Tensor:
-    """Log probability (B) of the one item's answers, over the draws."""
-    log_prob = network.items.log_prob(location, spread, answers)[..., position]
-    return torch.logsumexp(log_mass + log_prob, dim=0)
 
 
 def _find_peak(values: Tensor) -> float:
