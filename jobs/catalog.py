@@ -1,6 +1,7 @@
 """The zones' catalogs: DuckDB views that name every published file, so that nothing unpublished can be queried."""
 
 import glob
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from jobs.errors import StageError
 from jobs.lake import PUBLIC_TABLES, RESTRICTED_TABLES
 
 CATALOG = "catalog.duckdb"
+EXPLANATIONS = "explanations"
 STORAGE = "v1.0.0"  # the oldest format, so that older clients read it
 FATES = ("delivered", "ineligible", "duplicates", "quarantined", "withdrawn", "features")
 
@@ -33,7 +35,9 @@ def write_catalog(zone: Path, manifests: Sequence[Manifest]) -> None:
             connection.execute(f"ATTACH {_quote(scratch)} AS catalog (STORAGE_VERSION '{STORAGE}')")
             connection.execute("USE catalog")
             for table in PUBLIC_TABLES if public else RESTRICTED_TABLES:
-                _add_views(connection, table, [_find_files(zone.parent, m, table) for m in manifests])
+                _add_views(connection, table, [find_files(zone.parent, m, table) for m in manifests])
+            if not public:
+                _add_views(connection, EXPLANATIONS, [find_explanations(zone.parent, m) for m in manifests])
             _add_nights(connection, manifests, public)
             connection.execute("USE memory")
             connection.execute("DETACH catalog")
@@ -46,7 +50,8 @@ def write_catalog(zone: Path, manifests: Sequence[Manifest]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _find_files(root: Path, manifest: Manifest, table: str) -> list[Path]:
+def find_files(root: Path, manifest: Manifest, table: str) -> list[Path]:
+    """A night's files of a table. Raises StageError where one is missing."""
     records = manifest["stages"].values()
     files = sorted(root / file["path"] for record in records for file in record["tables"].get(table, ()))
     for file in files:
@@ -56,6 +61,20 @@ def _find_files(root: Path, manifest: Manifest, table: str) -> list[Path]:
                 "restore it from a backup, or deliver and run that date again"
             )
     return files
+
+
+def explanations_index(root: Path, run_date: str, token: int) -> Path:
+    """The file that names a night's explanations: they may be asked for when its manifest has long been closed."""
+    return root / "restricted" / EXPLANATIONS / f"run_date={run_date}" / f"{token:08d}.json"
+
+
+def find_explanations(root: Path, manifest: Manifest) -> list[Path]:
+    """Files of the night's explanations; none where nobody asked for them, or where one has gone: ask again."""
+    index = explanations_index(root, manifest["run_date"], manifest["token"])
+    if not index.is_file():
+        return []
+    files = [root / file["path"] for file in json.loads(index.read_text())["files"]]
+    return files if all(file.is_file() for file in files) else []
 
 
 def _add_views(connection: duckdb.DuckDBPyConnection, table: str, nights: Sequence[Sequence[Path]]) -> None:

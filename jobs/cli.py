@@ -1,4 +1,4 @@
-"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `demo` and `doctor`.
+"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `demo` and `doctor`.
 
 Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
 5 another run holds the lake.
@@ -50,10 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindcensus", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    stages = argparse.ArgumentParser(add_help=False)
-    stages.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
-    stages.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="the night's date")
-    stages.add_argument("--codebook", required=True, metavar="NAME|FILE", help="what the extract's columns mean")
+    night = argparse.ArgumentParser(add_help=False)
+    night.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
+    night.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="the night's date")
+    night.add_argument("--codebook", required=True, metavar="NAME|FILE", help="what the extract's columns mean")
+    stages = argparse.ArgumentParser(add_help=False, parents=[night])
     stages.add_argument("--extract", type=Path, metavar="PATH", help="the delivered file or folder; none = replay")
     for stage in ORDER:
         command = commands.add_parser(stage, parents=[stages], help=_describe(stage))
@@ -64,6 +65,10 @@ def build_parser() -> argparse.ArgumentParser:
     everything = commands.add_parser("run", parents=[stages], help="all stages in order, without Airflow")
     everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
     everything.set_defaults(run=run_stages, stages=list(ORDER))
+    told = "which answers moved which trait, on a published night: a table for everybody, or one person's in words"
+    explain = commands.add_parser("explain", parents=[night], help=told)
+    explain.add_argument("--person-id", metavar="PSEUDONYM", help="print this person's alone, and write nothing")
+    explain.set_defaults(run=run_explain)
     demo = commands.add_parser("demo", help="write a simulated extract with known truth")
     demo.add_argument("--people", type=int, default=DEMO_PEOPLE, metavar="N")
     demo.add_argument("--seed", type=int, default=1, metavar="S")
@@ -169,6 +174,25 @@ def _check_training(lake: Lake, run_date: date, book: Codebook) -> int:
     from jobs.train import is_due
 
     print("due" if is_due(lake, run_date, book) else "kept")
+    return DONE
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    from jobs.explain import explain_night, explain_person, read_published
+
+    book, digest = read_codebook(arguments.codebook)
+    lake, run_date = Lake(arguments.lake), arguments.run_date
+    manifest = read_published(lake, run_date)
+    _check_codebook(manifest["codebook"], run_date, digest)
+    if arguments.person_id is not None:
+        print(explain_person(lake, manifest, book, arguments.person_id))
+        return DONE
+    with lake.hold():
+        # Another run may have published the date again until now.
+        manifest = read_published(lake, run_date)
+        _check_codebook(manifest["codebook"], run_date, digest)
+        rows = explain_night(lake, manifest, book)
+    structlog.get_logger().info("explained", run_date=str(run_date), token=manifest["token"], explanations=rows)
     return DONE
 
 

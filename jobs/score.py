@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ GROUPS_PER_TASK = 8
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Row groups of one features file, and where their profiles go."""
+    """Row groups of one features file, and where what is made of them goes."""
 
     source: str
     row_groups: tuple[int, ...]
@@ -39,7 +39,7 @@ def run(job: Job) -> StageRecord:
     features = job.night.paths("preprocess", "features")
     check_model(model, features, job.book)
     scratch = job.night.scratch("score")
-    items = deal_work(features, scratch)
+    items = deal_work(features, scratch, GROUPS_PER_TASK)
     schema = arrow_schema(profiles_columns(job.book)).serialize().to_pybytes()
     with spark_session(job.lake, "score") as spark:
         work = spark.sparkContext.parallelize(items, len(items))
@@ -59,13 +59,13 @@ def check_model(folder: Path, features: Sequence[Path], book: Codebook) -> None:
         raise ModelError(f"the model {folder.name} does not fit the codebook ({'; '.join(differences)}): retrain it")
 
 
-def deal_work(features: Sequence[Path], scratch: Path) -> list[WorkItem]:
+def deal_work(features: Sequence[Path], scratch: Path, groups_per_task: int) -> list[WorkItem]:
     items: list[WorkItem] = []
     for file in features:
         groups = range(pq.read_metadata(file).num_row_groups)
-        for start in range(0, len(groups), GROUPS_PER_TASK):
+        for start in range(0, len(groups), groups_per_task):
             target = scratch / f"part-{len(items):06d}.parquet"
-            items.append(WorkItem(str(file), tuple(groups[start : start + GROUPS_PER_TASK]), str(target)))
+            items.append(WorkItem(str(file), tuple(groups[start : start + groups_per_task]), str(target)))
     return items
 
 
@@ -75,11 +75,15 @@ def score_item(item: WorkItem, model: str, schema: bytes) -> int:
 
     from model.scoring import score_file
 
+    columns, scorer = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model)
+    return write_item(item, lambda file: score_file(scorer, Path(item.source), file, columns, item.row_groups))
+
+
+def write_item(item: WorkItem, write: Callable[[Path], int]) -> int:
+    """Has `write` make the item's file; a second attempt makes one of its own and replaces the first's in one step."""
     target = Path(item.target)
-    # A second attempt at the same item writes a file of its own and replaces the first's in one step.
     attempt = target.with_suffix(f".{os.getpid()}")
-    columns = pa.ipc.read_schema(pa.py_buffer(schema))
-    rows = score_file(load_scorer(model), Path(item.source), attempt, columns, item.row_groups)
+    rows = write(attempt)
     attempt.replace(target)
     return rows
 

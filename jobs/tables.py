@@ -153,6 +153,20 @@ def profiles_columns(book: Codebook) -> list[ColumnSpec]:
     return [*columns, *cohort_columns(book), *DESIGN]
 
 
+def explanations_columns() -> list[ColumnSpec]:
+    """One row for each person, trait and answer: made on request, for a published night."""
+    moved = (
+        "Posterior mean of the trait with every answer less the mean without this one; above 0, the answer raised it. "
+        "Answers share what they say, so a person's moves do not add up to the mean"
+    )
+    return [
+        PERSON,
+        ColumnSpec("trait", "string", "Trait that moved", nullable=False),
+        ColumnSpec("item", "string", "Item whose answer moved it; items without an answer have no row", nullable=False),
+        ColumnSpec("moved", "float", moved, "reference sd", nullable=False),
+    ]
+
+
 def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     """A row is one estimate: an outcome in one cell of a breakdown."""
     rounding = "" if internal else "; rounded for disclosure control"
@@ -195,6 +209,7 @@ TABLES: dict[str, Callable[[Codebook], list[ColumnSpec]]] = {
     "design": lambda book: design_columns(),
     "features": features_columns,
     "profiles": profiles_columns,
+    "explanations": lambda book: explanations_columns(),
     "cohorts_internal": lambda book: estimates_columns(book, internal=True),
     "cohorts": lambda book: estimates_columns(book, internal=False),
     "quality": lambda book: quality_columns(),

@@ -1,0 +1,112 @@
+"""On request: which answers moved which trait, for everybody or for one person of a published night.
+
+The night's manifest is closed, so its explanations have an index of their own, `explanations/run_date=…/<token>.json`
+beside their files: what it does not name does not exist, and a later night of the date has none until asked again.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from expectations.codebook import Codebook
+from jobs.catalog import EXPLANATIONS, explanations_index, find_files, write_catalog
+from jobs.errors import StageError, UsageError
+from jobs.lake import Lake, Night, write_atomically
+from jobs.score import WorkItem, check_model, deal_work, load_scorer, write_item
+from jobs.spark import spark_session
+from jobs.tables import arrow_schema, explanations_columns
+from model.explaining import PERSON, explain, explain_file
+from model.registry import load_model
+
+# A person costs as many encodings as answers, and makes as many rows: smaller tasks than those of the scoring.
+GROUPS_PER_TASK = 1
+
+Manifest = Mapping[str, Any]
+
+
+def read_published(lake: Lake, run_date: date) -> dict[str, Any]:
+    """The manifest in force. Raises StageError where no night of the date is published."""
+    manifest = lake.published(run_date)
+    if manifest is None:
+        raise StageError(f"no night of {run_date} is published: run `mindcensus run` first")
+    return manifest
+
+
+def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
+    """Writes the night's explanations and makes the catalog that shows them; returns their rows.
+
+    The caller holds the lake. Raises StageError where features are missing, ModelError where the model is missing,
+    damaged, or does not fit them.
+    """
+    model, features = _find_inputs(lake, manifest, book)
+    night = Night(lake, date.fromisoformat(manifest["run_date"]), manifest["token"])
+    schema = arrow_schema(explanations_columns()).serialize().to_pybytes()
+    # What a killed run leaves in it goes with the next publication.
+    with tempfile.TemporaryDirectory(dir=lake.staging, prefix="explain-") as scratch:
+        items = deal_work(features, Path(scratch), GROUPS_PER_TASK)
+        with spark_session(lake, "explain") as spark:
+            work = spark.sparkContext.parallelize(items, len(items))
+            rows = sum(work.map(lambda item: explain_item(item, str(model), schema)).collect())
+        files = night.adopt([Path(item.target) for item in items], EXPLANATIONS)
+    index = {
+        "run_date": manifest["run_date"],
+        "token": night.token,
+        "model_version": manifest["model"]["model_version"],
+        "rows": rows,
+        "files": [vars(file) for file in files],
+    }
+    target = explanations_index(lake.root, manifest["run_date"], night.token)
+    write_atomically(target, json.dumps(index, indent=1, sort_keys=True))
+    write_catalog(lake.restricted, lake.manifests())
+    named = {lake.root / file.path for file in files}
+    for old in set(target.parent.glob(f"{night.token:08d}-*.parquet")) - named:
+        old.unlink()
+    return rows
+
+
+def explain_item(item: WorkItem, model: str, schema: bytes) -> int:
+    """Explains one work item in a Spark worker; returns its rows."""
+    columns, loaded = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model).model
+    return write_item(item, lambda file: explain_file(loaded, Path(item.source), file, columns, item.row_groups))
+
+
+def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: str) -> str:
+    """A table in words for one pseudonym, the biggest move first; nothing is written.
+
+    Raises UsageError where the night has no such person, and what `explain_night` raises.
+    """
+    model, features = _find_inputs(lake, manifest, book)
+    loaded = load_model(model)
+    people = ds.dataset([str(file) for file in features], format="parquet")
+    person = people.to_table([PERSON, *loaded.spec.columns], filter=ds.field(PERSON) == person_id)
+    if not person.num_rows:
+        # What was given may be a delivered id by mistake, so it is not repeated.
+        raise UsageError(
+            f"nobody in the night of {manifest['run_date']} has this pseudonym: give a `person_id` of its profiles"
+        )
+    rows = explain(loaded, person).to_pylist()
+    if not rows:
+        return "no answers: the profile is the population's"
+    rows.sort(key=lambda row: -abs(row["moved"]))
+    labels = {item.key: item.label or "" for item in book.items}
+    lines = [(row["trait"], row["item"], f"{row['moved']:+.3f}", labels[row["item"]]) for row in rows]
+    return format_table([("trait", "item", "moved", "(reference sd)"), *lines])
+
+
+def format_table(lines: Sequence[tuple[str, ...]]) -> str:
+    """Columns as wide as their longest word."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _find_inputs(lake: Lake, manifest: Manifest, book: Codebook) -> tuple[Path, list[Path]]:
+    """The folder of the night's model, and its features."""
+    model, features = lake.root / manifest["model"]["folder"], find_files(lake.root, manifest, "features")
+    check_model(model, features, book)
+    return model, features
