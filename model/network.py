@@ -129,11 +129,15 @@ class ProfileNetwork(nn.Module):
         return location + shift, spread
 
     def loss(self, categories: Tensor, weights: Tensor, noise: Tensor) -> Tensor:
-        """Minus the weighted mean bound on the answers of `categories` (B, J), in nats.
+        """Minus the weighted mean bound on the answers of `categories` (B, J), in nats: items and prior learn from it.
 
+        The encoder does not: it learns from people simulated by the model, of whom there is no end (reweighted
+        wake-sleep, Bornschein & Bengio 2015), and so cannot learn the training people by heart.
         `weights` (B) have mean 1 over the training people; `noise` (S, B, D) is standard normal.
         """
-        return -(weights * self.draw(self.encode(categories), categories, noise).bound()).mean()
+        with torch.no_grad():
+            posterior = self.encode(categories)
+        return -(weights * self.draw(posterior, categories, noise).bound()).mean()
 
     def infer(self, categories: Tensor, draws: int) -> Draws:
         """Weighed draws of people from fixed noise: a person's are the same whoever stands beside."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
-from model.amortise import settle_encoder
+from model.amortise import score_latents, settle_encoder, simulate_people
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from model.drift import share_answers
 from model.errors import ModelError
@@ -295,8 +295,9 @@ def _run_epoch(
                 f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
                 "The last good checkpoint is kept; lower the learning rates."
             )
+        dreamt, answers = simulate_people(network, seen >= 0, len(seen), generator)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss - score_latents(network, dreamt, answers).mean()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         _average(averaged, network, step=epoch * batches + number)
