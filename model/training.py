@@ -297,7 +297,7 @@ def _run_epoch(
             )
         dreamt, answers = simulate_people(network, seen >= 0, len(seen), generator)
         optimizer.zero_grad()
-        (loss - score_latents(network, dreamt, answers).mean()).backward()
+        (loss - score_latents(network, dreamt, answers).mean()).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         _average(averaged, network, step=epoch * batches + number)
