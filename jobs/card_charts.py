@@ -28,18 +28,18 @@ Line = tuple[Floats, Floats]  # pixels across, pixels down
 def draw_item(curves: TraitCurves, item: int, name: str) -> str:
     """Category curves above, each named by its answer's score where it is highest; the item's information below."""
     across = _spread(curves.theta, WIDTH)
-    layers = _draw_pane(across, HEAD, CURVES, ["0", ".5", "1"])
+    layers, names = _draw_pane(across, HEAD, CURVES, ["0", ".5", "1"]), []
     for category in range(curves.sizes[item]):
         probability = curves.probability[item, :, category]
         colour, dash = SERIES[category % len(SERIES)], DASHES[category // len(SERIES) % len(DASHES)]
         layers.append(_draw_line((across, HEAD + CURVES * (1 - probability)), colour, 2, dash))
-        layers.append(_name_peak(across, probability, f"{curves.scores[item, category]:g}", colour))
+        names.append(_name_peak(across, probability, f"{curves.scores[item, category]:g}", colour))
     top, most = HEAD + CURVES + GAP, float(curves.information.max())
     layers += _draw_pane(across, top, INFORMATION, ["0", f"{most:.1f}"])
     down = top + INFORMATION * (1 - curves.information[item] / most)
     layers.append(_draw_line((across, down), INK, 2))
     height = top + INFORMATION
-    layers += _draw_axis(curves.theta, across, height)
+    layers += [*_draw_axis(curves.theta, across, height), *names]
     return draw_svg(alt.layer(*layers), WIDTH, height, (LEFT, RIGHT, BOTTOM), name)
 
 

@@ -46,8 +46,9 @@ def show_glance(m: Measurements) -> Section:
     chance = ""
     if whole.model is not None and whole.margins is not None:
         chance = (
-            f"It foretells answers that it was not shown with a cost of {number(whole.model, 3)} nats each, against "
-            f"{number(whole.margins, 3)} for guessing by the items' overall answers alone. "
+            "To what people did answer, where it was not shown, it gives a probability of "
+            f"{number(math.exp(-whole.model))} in the geometric mean, against {number(math.exp(-whole.margins))} for "
+            "guessing by each item's overall answers alone. "
         )
     return Section("glance", "At a glance", [
         say(
@@ -82,8 +83,8 @@ def show_limits(m: Measurements) -> Section:
 def word_tails(m: Measurements, calibration: Calibration) -> str:
     """How far intervals at both ends of a trait fall short, in a sentence; empty where they do not."""
     parts = [
-        f"of those {name_band(band)} sd {percent(band.coverage)} ({_points(band.coverage)}), whose posterior mean "
-        f"lies {number(abs(band.bias))} sd too {'low' if band.bias < 0 else 'high'} on average"
+        f"{percent(band.coverage)} of those {name_band(band)} sd ({_points(band.coverage)}; their posterior means lie "
+        f"{number(abs(band.bias))} sd too {'low' if band.bias < 0 else 'high'} on average)"
         for band in (calibration.bands[0], calibration.bands[-1])
         if band.coverage is not None and band.bias is not None and abs(band.coverage - NOMINAL) > FAR_OFF
     ]
@@ -92,7 +93,7 @@ def word_tails(m: Measurements, calibration: Calibration) -> str:
     start = (
         f"Intervals of 90 % for {m.label_trait(calibration.trait)} cover {percent(calibration.whole.coverage)} of all"
     )
-    return f"{start} simulated people, but {'; and '.join(parts)}."
+    return f"{start} simulated people, but {' and '.join(parts)}."
 
 
 def _points(coverage: float) -> str:
@@ -138,11 +139,11 @@ def show_likelihood(m: Measurements) -> Section:
     whole = m.costs[0]
     blocks: list[Words | Table | Pictures] = [
         say(
-            f"{percent(HIDDEN_SHARE, 0)} of the answers of held-out people were hidden, and the model gave each possible "
-            "answer a probability from the answers that were left. The figure is the mean negative log-likelihood per "
-            "hidden answer in nats, weighted: lower is better, and e to the power of minus it is the probability "
-            "given, in the geometric mean, to what the person did answer. The held-out people did not enter the estimation, "
-            "but they told it when to stop, which flatters the model a little."
+            f"{percent(HIDDEN_SHARE, 0)} of the answers of held-out people were hidden, and the model gave each "
+            "possible answer a probability from the answers that were left. The figure is the mean negative "
+            "log-likelihood per hidden answer in nats, weighted: lower is better, and e to the power of minus it is "
+            "the probability given, in the geometric mean, to what the person did answer. The held-out people did not "
+            "enter the estimation, but they told it when to stop, which flatters the model a little."
         ),
         Table("Cost of a hidden answer, everybody.", ["Model", "Nats per answer", "Probability of the true answer"],
               _list_models(m)),

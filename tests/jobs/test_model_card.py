@@ -1,0 +1,150 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from expectations.codebook import Codebook, read_codebook
+from jobs.model_card import write_card
+from jobs.train import build_spec
+from model.network import ProfileNetwork
+from model.norms import Norms
+from model.registry import Model
+from tests.model.simulation import simulate
+
+PEOPLE = 2000
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def book() -> Codebook:
+    """Two traits, one of a scale where higher is better, and a cohort with a group too small to be shown."""
+    book = read_codebook("demo_population")[0]
+    scales = tuple(scale for scale in book.scales if scale.key in ("phq9", "who5"))
+    keys = {key for scale in scales for key in scale.items}
+    return book.model_copy(
+        update={
+            "items": tuple(item for item in book.items if item.key in keys),
+            "scales": scales,
+            "traits": tuple(trait for trait in book.traits if trait.scale in ("phq9", "who5")),
+            "cohorts": tuple(cohort for cohort in book.cohorts if cohort.key == "sex"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def features(book: Codebook, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    spec = build_spec(book)
+    codes, _ = simulate(spec, PEOPLE)
+    rare, often = book.cohorts[0].groups[0], book.cohorts[0].groups[1]
+    table = pa.table(
+        {
+            "person_id": [f"pseudonym{number:06d}" for number in range(PEOPLE)],
+            **{key: codes[:, place] for place, key in enumerate(spec.columns)},
+            "sex": [rare if number % 50 == 0 else often for number in range(PEOPLE)],
+            "weight": np.random.default_rng(1).uniform(0.5, 2, PEOPLE),
+            "fold": (np.arange(PEOPLE) % 10).astype(np.int8),
+        }
+    )
+    folder = tmp_path_factory.mktemp("features")
+    paths = [folder / "a.parquet", folder / "b.parquet"]
+    for path, part in zip(paths, (table.slice(0, 700), table.slice(700)), strict=True):
+        pq.write_table(part, path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def model(book: Codebook) -> Model:
+    torch.manual_seed(2)
+    network = ProfileNetwork(build_spec(book), residuals=2).requires_grad_(False)
+    report = {
+        "settings": {"weight_column": "weight"},
+        "rows": {"training": 1800, "validation": 200},
+        "residuals": {"chosen": 2, "nats_per_answer": {"0": 1.5, "2": 1.4}},
+        "files": [],
+        "link": None,
+        "torch": torch.__version__,
+    }
+    return Model("model-1", network, Norms({}, []), report)
+
+
+@pytest.fixture(scope="module")
+def card(model: Model, book: Codebook, features: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("card")
+    write_card(folder, model, book, features)
+    return folder
+
+
+class Outline(HTMLParser):
+    """Checks that tags are closed in order; gathers ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", ["card.md", "card.html"])
+def test_both_forms_say_what_matters(card, book, name):
+    page = (card / name).read_text()
+    for trait in book.traits:
+        assert trait.label in page
+    for words in ("Limits of use", "screening aid and no diagnosis", "Coverage of 90 % intervals", "Omega",
+                  "Trait correlations", "Threshold 3", "above 2", "Residual share", "model-1"):  # fmt: skip
+        assert words in page, words
+    assert "nan" not in re.findall(r"\b\w+\b", page)
+
+
+@pytest.mark.parametrize("name", ["card.md", "card.html"])
+def test_nothing_of_one_person_and_no_small_group(card, book, name):
+    page = (card / name).read_text()
+    assert "pseudonym" not in page and "person_id" not in page
+    rare = book.cohorts[0].read_group(book.cohorts[0].groups[0])
+    assert re.search(rf"{rare}\W.*fewer than 50.*withheld", page)
+
+
+def test_the_folder_holds_the_two_files_alone(card):
+    assert sorted(path.name for path in card.iterdir()) == ["card.html", "card.md"]
+
+
+def test_the_page_is_sound_and_stands_alone(card, book):
+    page = (card / "card.html").read_text()
+    outline = Outline()
+    outline.feed(page)
+    assert not outline.open and len(outline.ids) == len(set(outline.ids))
+    assert "<script" not in page and "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page).replace("http-equiv", "")
+    assert page.count("<svg") >= len(book.items) + 7  # a picture an item, and those of traits and cohorts
+
+
+def test_markdown_tables_have_cells_for_every_column(card):
+    for table in re.findall(r"(?:^\|.*\n)+", (card / "card.md").read_text(), flags=re.M):
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(counts) == 1 and len(table.splitlines()) >= 3
+
+
+def test_the_same_model_and_features_give_the_same_bytes(card, model, book, features, tmp_path):
+    write_card(tmp_path, model, book, features[::-1])
+    for name in ("card.md", "card.html"):
+        assert (tmp_path / name).read_bytes() == (card / name).read_bytes()
+
+
+def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
+    link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": [], "broken": []}
+    linked = Model(model.model_version, model.network, model.norms, {**model.report, "link": link})
+    write_card(tmp_path, linked, book, features)
+    assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()
