@@ -65,9 +65,8 @@ def save_model(folder: Path, result: TrainingResult, model_version: str) -> None
 def load_model(folder: Path) -> Model:
     """Read a model. Raises ModelError naming the file that is missing, damaged or of another format."""
     index = _decode(folder / INDEX, _read_file(folder / INDEX))
-    architecture = index.get("architecture", {})
-    residuals = architecture.get("residuals")
-    if index.get("format_version") != FORMAT_VERSION or architecture != {**ARCHITECTURE, "residuals": residuals}:
+    residuals = _count_residuals(index.get("architecture"))
+    if index.get("format_version") != FORMAT_VERSION or residuals is None:
         raise ModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
     data = {name: _read_file(folder / name) for name in (WEIGHTS, SPEC, REPORT, NORMS)}
     for name, content in data.items():
@@ -84,6 +83,13 @@ def load_model(folder: Path) -> Model:
         norms=Norms.from_json(_decode(folder / NORMS, data[NORMS])),
         report=_decode(folder / REPORT, data[REPORT]),
     )
+
+
+def _count_residuals(architecture: Any) -> int | None:
+    """The number of residual latents of an architecture that is ours; None for any other."""
+    residuals = architecture.get("residuals") if isinstance(architecture, dict) else None
+    sound = type(residuals) is int and residuals >= 0 and architecture == {**ARCHITECTURE, "residuals": residuals}
+    return residuals if sound else None
 
 
 def promotable(report: dict[str, Any]) -> list[str]:

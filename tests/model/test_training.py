@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,16 @@ import pytest
 import safetensors.torch
 import torch
 
+from model import training
 from model.checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
 from model.errors import ModelError
-from model.training import TrainingResult, TrainingSettings, thin_answers, train
-from model.validation import judge_network
+from model.inputs import survey_inputs
+from model.network import ProfileNetwork
+from model.training import TrainingResult, TrainingSettings, count_residuals, thin_answers, train
+from model.validation import validate
 from tests.model.simulation import CORRELATION, make_spec, simulate, write_features
 
-SMALL = TrainingSettings(max_epochs=5)
+SMALL = TrainingSettings(max_epochs=4, residuals=0, settle_steps=20)
 PROJECT = Path(__file__).parents[2]
 
 
@@ -36,15 +39,14 @@ def small(tmp_path_factory):
 
 def test_training_finds_the_traits(trained):
     figures = trained.result.report["validation"]
-    assert figures["elbo_per_answer"] < figures["margins_per_answer"] - 0.05
-    assert figures["reconstruction_per_answer"] < figures["elbo_per_answer"]
+    assert figures["nats_per_answer"] < figures["margins_per_answer"] - 0.05
     codes, traits = simulate(trained.spec, 1000, seed=5)
     with torch.no_grad():
         network = trained.result.network
         posterior = network.posterior(network.categories(torch.from_numpy(codes)))
-        correlation = (network.prior_factor() @ network.prior_factor().T)[0, 1].item()
+        correlation = network.trait_correlations()[0, 1].item()
     assert correlation == pytest.approx(CORRELATION, abs=0.1)
-    mean, sd = posterior.mean.numpy(), posterior.sd().numpy()
+    mean, sd = posterior.mean[:, :2].numpy(), posterior.sd()[:, :2].numpy()
     sums = np.where(codes >= 0, codes, np.nan)
     for position, (columns, sign) in enumerate([(slice(0, 5), 1), (slice(5, 9), -1)]):
         found = np.corrcoef(mean[:, position], traits[:, position])[0, 1]
@@ -58,11 +60,12 @@ def test_report_tells_what_was_done(trained):
     assert report["rows"] == {"training": 1800, "validation": 200}
     assert [file["name"] for file in report["files"]] == ["part-0.parquet", "part-1.parquet"]
     assert report["files"][0]["sha256"] == hashlib.sha256(trained.paths[0].read_bytes()).hexdigest()
-    assert report["settings"]["seed"] == 1 and len(report["history"]) <= 15
-    best = max(epoch["validation_elbo"] for epoch in report["history"])
-    assert report["history"][report["best_epoch"] - 1]["validation_elbo"] == best
-    assert report["validation"]["elbo"] == pytest.approx(best)
-    assert judge_network(trained.result.network, trained.paths, "weight").elbo == report["validation"]["elbo"]
+    assert report["settings"]["seed"] == 1 and len(report["history"]) <= 40
+    best = min(epoch["nats_per_answer"] for epoch in report["history"])
+    assert report["history"][report["best_epoch"] - 1]["nats_per_answer"] == best
+    assert report["residuals"] == {"chosen": 2, "nats_per_answer": {"2": best}}
+    inputs = survey_inputs(trained.paths, trained.spec, "weight")
+    assert asdict(validate(trained.result.network, inputs)) == report["validation"]
 
 
 def test_same_seed_same_bits_other_seed_others(small, tmp_path):
@@ -75,29 +78,47 @@ def test_same_seed_same_bits_other_seed_others(small, tmp_path):
     assert first.norms == again.norms and first.report == again.report
 
 
-def test_killed_training_resumes_to_the_same_bits(small, tmp_path):
+def test_the_number_of_threads_outside_changes_nothing_and_is_left_alone(small, tmp_path):
     spec, paths = small
-    settings = replace(SMALL, max_epochs=12)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            settings = replace(SMALL, max_epochs=2, residuals=2)
+            results.append(train(paths, spec, settings, tmp_path / str(threads), progress=False))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert digest(results[0]) == digest(results[1]) and results[0].report == results[1].report
+
+
+@pytest.mark.parametrize("residuals", [0, 2])
+def test_killed_training_resumes_to_the_same_bits(residuals, small, tmp_path):
+    spec, paths = small
+    settings = replace(SMALL, max_epochs=12, residuals=residuals)
     undisturbed = train(paths, spec, settings, tmp_path / "undisturbed", progress=False)
     folder = tmp_path / "killed"
+    checkpoints = folder / str(residuals)
     script = (
         "import sys; from pathlib import Path\n"
         "from model.training import TrainingSettings, train; from tests.model.simulation import make_spec\n"
-        "train([Path(p) for p in sys.argv[2:]], make_spec((4, 2)), TrainingSettings(max_epochs=12), Path(sys.argv[1]))"
+        f"settings = TrainingSettings(max_epochs=12, residuals={residuals}, settle_steps=20)\n"
+        "train([Path(p) for p in sys.argv[2:]], make_spec((4, 2)), settings, Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", script, str(folder), *map(str, paths)]
     process = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
     try:
         while process.poll() is None:
-            if len(list(folder.glob("checkpoint-000[2-9].safetensors"))) and (folder / INDEX).exists():
+            if len(list(checkpoints.glob("checkpoint-000[2-9].safetensors"))) and (checkpoints / INDEX).exists():
                 break
             time.sleep(0.001)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert process.returncode == -signal.SIGKILL
-    done = len(json.loads((folder / INDEX).read_text())["history"])
-    assert 1 <= done < 12
+    done = len(json.loads((checkpoints / INDEX).read_text())["history"])
+    assert 1 <= done < len(undisturbed.report["history"])
     resumed = train(paths, spec, settings, folder, progress=False)
     assert digest(resumed) == digest(undisturbed)
     assert resumed.report == undisturbed.report and resumed.norms == undisturbed.norms
@@ -106,9 +127,37 @@ def test_killed_training_resumes_to_the_same_bits(small, tmp_path):
 def test_finished_training_is_not_done_again(small, tmp_path):
     spec, paths = small
     first = train(paths, spec, SMALL, tmp_path, progress=False)
-    before = (tmp_path / INDEX).stat().st_mtime_ns
+    before = (tmp_path / "0" / INDEX).stat().st_mtime_ns
     assert digest(train(paths, spec, SMALL, tmp_path, progress=False)) == digest(first)
-    assert (tmp_path / INDEX).stat().st_mtime_ns == before
+    assert (tmp_path / "0" / INDEX).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(("scale", "chosen"), [(0.0, 0), (3.0, 2)])
+def test_residuals_are_taken_where_they_foretell_hidden_answers_better(scale, chosen, tmp_path, monkeypatch):
+    """Two pairs of items of different traits share what their traits do not explain."""
+    monkeypatch.setattr(training, "RESIDUALS", (0, 2))
+    spec = make_spec((4, 4))
+    codes, _ = simulate(spec, 1500, missing=0.0)
+    if scale:
+        shared = np.random.default_rng(5).integers(0, 2, len(codes))[:, None] * np.ones((1, 2))
+        codes[:, [0, 4]] = np.where(shared == 1, 3, codes[:, [0, 4]])
+    paths = write_features(tmp_path / "f", spec, codes)
+    settings = TrainingSettings(max_epochs=25, settle_steps=10)
+    result = train(paths, spec, settings, tmp_path / "c", progress=False)
+    costs = result.report["residuals"]["nats_per_answer"]
+    assert sorted(costs) == ["0", "2"]
+    assert result.report["residuals"]["chosen"] == result.network.residuals == chosen
+    if chosen:
+        assert costs["2"] < costs["0"] - 0.01
+
+
+def test_how_many_residuals_are_tried():
+    small, large = make_spec((5, 4)), make_spec((20, 20))
+    settings = TrainingSettings()
+    assert count_residuals(small, settings, 999) == (0,)
+    assert count_residuals(small, settings, 1000) == (0, 4)
+    assert count_residuals(large, settings, 1000) == (0, 4, 8)
+    assert count_residuals(large, replace(settings, residuals=3), 10) == (3,)
 
 
 def test_checkpoint_of_another_training_or_damaged_is_set_aside(small, tmp_path, caplog):
@@ -117,7 +166,7 @@ def test_checkpoint_of_another_training_or_damaged_is_set_aside(small, tmp_path,
     anew = train(paths, spec, replace(SMALL, max_epochs=2), tmp_path, progress=False)
     assert "training starts anew" in caplog.text
     assert digest(anew) != digest(other)
-    [file] = tmp_path.glob("checkpoint-*.safetensors")
+    [file] = tmp_path.glob("0/checkpoint-*.safetensors")
     file.write_bytes(file.read_bytes()[:-1] + b"\x00\x01")
     caplog.clear()
     assert digest(train(paths, spec, replace(SMALL, max_epochs=2), tmp_path, progress=False)) == digest(anew)
@@ -127,15 +176,16 @@ def test_checkpoint_of_another_training_or_damaged_is_set_aside(small, tmp_path,
 def test_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(small, tmp_path):
     spec, paths = small
     train(paths, spec, SMALL, tmp_path, progress=False)
-    index = json.loads((tmp_path / INDEX).read_text())
-    checkpoint = load_checkpoint(tmp_path, index["fingerprint"])
+    folder = tmp_path / "0"
+    index = json.loads((folder / INDEX).read_text())
+    checkpoint = load_checkpoint(folder, index["fingerprint"])
     # Weights so large after the second epoch that the third one's numbers overflow.
     tensors = {**checkpoint.tensors, "now.encoder.4.weight": checkpoint.tensors["now.encoder.4.weight"] * 1e38}
-    save_checkpoint(tmp_path, Checkpoint(checkpoint.fingerprint, checkpoint.history[:2], tensors))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    save_checkpoint(folder, Checkpoint(checkpoint.fingerprint, checkpoint.history[:2], tensors))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ModelError, match=r"not a number in epoch 3, batch 1\."):
         train(paths, spec, SMALL, tmp_path, progress=False)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_rates_too_high_stop_with_their_epoch_and_batch(small, tmp_path):
@@ -144,11 +194,17 @@ def test_rates_too_high_stop_with_their_epoch_and_batch(small, tmp_path):
         train(paths, spec, replace(SMALL, encoder_rate=1e30), tmp_path, progress=False)
 
 
-def test_training_stops_early_when_the_held_out_bound_no_longer_rises(small, tmp_path):
+def test_training_stops_early_when_hidden_answers_are_foretold_no_better(small, tmp_path):
     spec, paths = small
-    settings = replace(SMALL, max_epochs=200, patience=2, encoder_rate=0.02)
-    result = train(paths, spec, settings, tmp_path, progress=False)
-    assert len(result.report["history"]) == result.report["best_epoch"] + 2 < 200
+    result = train(paths, spec, replace(SMALL, max_epochs=64), tmp_path, progress=False)
+    assert len(result.report["history"]) == result.report["best_epoch"] + 8 < 64
+
+
+def symptom_free(network: ProfileNetwork) -> float:
+    """Share of answers in the lowest category, over the population."""
+    with torch.no_grad():
+        latents = network.prior.sample(2000, torch.Generator().manual_seed(1))
+        return network.items.probabilities(*network.place(latents))[..., 0].mean().item()
 
 
 def test_weights_are_obeyed_and_their_unit_does_not_matter(small, tmp_path):
@@ -163,8 +219,8 @@ def test_weights_are_obeyed_and_their_unit_does_not_matter(small, tmp_path):
         torch.testing.assert_close(scaled.network.state_dict()[name], tensor)
     paths = write_features(tmp_path / "plain", spec, codes, weights)
     plain = train(paths, spec, replace(SMALL, weight_column=None), tmp_path / "plain" / "c")
-    symptom_free = [r.network.items.probabilities(torch.zeros(1, 2))[0, :, 0].mean() for r in (heavy, plain)]
-    assert symptom_free[0] < symptom_free[1], "the heavier people are the more distressed"
+    shares = [symptom_free(r.network) for r in (heavy, plain)]
+    assert shares[0] < shares[1], "the heavier people are the more distressed"
 
 
 def test_thinning_drops_answers_of_about_half_of_the_people():
@@ -211,7 +267,8 @@ def test_thin_data_gives_finite_profiles(case, tmp_path):
     with torch.no_grad():
         categories = result.network.categories(every)
         posterior = result.network.posterior(categories)
-        figures = [posterior.mean, posterior.sd(), *result.network.bound(categories)]
+        figures = [posterior.mean, posterior.sd(), result.network.infer(categories, 32).bound()]
+        figures += [result.network.person_fit(categories, posterior), result.network.predict(categories)]
     assert all(torch.isfinite(figure).all() for figure in figures)
     assert np.isfinite(list(result.report["validation"].values())).all()
 
