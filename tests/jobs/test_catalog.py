@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.catalog import write_catalog
+from jobs.catalog import explanations_index, write_catalog
 from jobs.errors import StageError
 
 READER = """
@@ -97,6 +98,33 @@ def test_nights_counts_exactly_inside_and_rounded_outside(root: Path) -> None:
         (7, "m7", 5, None, None)
     ]
     assert ask(root / "restricted", "SELECT run_date::VARCHAR, features FROM nights") == [("2024-01-01", 2)]
+
+
+def write_explanations(root: Path, run_date: str, token: int, moved: list[float]) -> Path:
+    """Explanations of a night, as they are made on request: a file, and the index that names it."""
+    index = explanations_index(root, run_date, token)
+    index.parent.mkdir(parents=True, exist_ok=True)
+    file = index.with_name(f"{token:08d}-00000.parquet")
+    pq.write_table(pa.table({"moved": moved}), file)
+    index.write_text(json.dumps({"files": [{"path": str(file.relative_to(root))}]}))
+    return file
+
+
+def test_explanations_are_of_the_night_in_force_and_in_the_restricted_zone_alone(root: Path) -> None:
+    views = "SELECT view_name FROM duckdb_views() WHERE view_name LIKE 'explanations%' ORDER BY 1"
+    first, second = make_night(root, "2024-01-01", 1), make_night(root, "2024-01-02", 2)
+    file = write_explanations(root, "2024-01-01", 1, [0.5])
+    for zone, shown in (("restricted", [("explanations",), ("explanations_latest",)]), ("public", [])):
+        write_catalog(root / zone, [first, second])
+        assert ask(root / zone, views) == shown
+    assert ask(root / "restricted", "SELECT run_date::VARCHAR, moved FROM explanations") == [("2024-01-01", 0.5)]
+    assert ask(root / "restricted", "FROM explanations_latest") == [], "nobody asked for the last night's"
+    # A night that supersedes another has none until it is asked; where a file has gone, all are.
+    write_catalog(root / "restricted", [make_night(root, "2024-01-01", 3), second])
+    assert ask(root / "restricted", views) == []
+    file.unlink()
+    write_catalog(root / "restricted", [first, second])
+    assert ask(root / "restricted", views) == []
 
 
 def test_no_nights_yet(root: Path) -> None:
