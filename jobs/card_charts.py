@@ -99,7 +99,9 @@ def draw_correlations(labels: Sequence[str], correlations: Floats, name: str) ->
         marks = alt.Chart(hold_values(boxes)).mark_rect(color=SERIES[series])
         edges: Any = {"x": place_at("x"), "x2": alt.X2("x2:Q"), "y": place_at("y"), "y2": alt.Y2("y2:Q")}
         layers.append(marks.encode(**edges, opacity=alt.Opacity("o:Q", scale=None)))
-        figures = [(CELL * (j + 0.5), CELL * (i + 0.5), f"{correlations[i, j]:.2f}") for i, j in pairs]
+        figures = [
+            (CELL * (j + 0.5), CELL * (i + 0.5), f"{correlations[i, j]:.2f}".replace("-", "−")) for i, j in pairs
+        ]
         layers.append(_put_texts(figures, "center"))
     # A trait's name stands on the diagonal and runs to the right, where nothing is.
     layers.append(_put_texts([(CELL * i + 6, CELL * (i + 0.5), label) for i, label in enumerate(labels)], "left"))

@@ -12,6 +12,7 @@ from model.describe import ItemParameters, TraitCurves
 Floats = npt.NDArray[np.float64]
 
 MOST_DRAWN = 60  # items: a page of more pictures is slow, and nobody looks at them all
+FEW_TRAITS = 5  # whose correlations a narrow picture holds
 BEYOND = "beyond ±8"
 LEVELS = (-2, -1, 0, 1, 2, 3)  # trait sds that tables show
 
@@ -150,6 +151,6 @@ def show_correlations(m: Measurements) -> Section | None:
     return Section("correlations", "Trait correlations", [
         say("Correlations of the traits themselves in the population, freed of measurement error. Sum scores and "
             "posterior means correlate differently."),
-        Pictures([Picture("Trait correlations", svg, f"{'; '.join(pairs)}.")], wide=True),
+        Pictures([Picture("Trait correlations", svg, f"{'; '.join(pairs)}.")], wide=len(labels) > FEW_TRAITS),
         Table("Correlations of the traits.", ["Trait", *labels], rows),
     ])  # fmt: skip

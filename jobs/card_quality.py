@@ -267,9 +267,9 @@ def show_calibration(m: Measurements) -> Section:
                         f"Counts in {len(calibration.ranks)} equal parts: {', '.join(map(str, calibration.ranks))}."),
             ]),
             say(
-                "At the right, bars of one height mean posteriors that are neither too wide (a hump) nor too narrow "
-                "(high ends); 99 % of bars would lie in the grey strip by chance alone. Largest deviation of the "
-                f"distribution function from the uniform one: {number(calibration.deviation, 3)}."
+                "In the second picture, bars of one height mean posteriors that are neither too wide (a hump) nor too "
+                "narrow (high ends); 99 % of bars would lie in the grey strip by chance alone. Largest deviation of "
+                f"the distribution function from the uniform one: {number(calibration.deviation, 3)}."
             ),
             Table(f"{label}: simulated people by true level.",
                   ["True level, sd", "People simulated", "Coverage of 90 % intervals", "Points from 90",

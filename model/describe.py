@@ -18,9 +18,9 @@ from torch import Tensor
 from model.network import ProfileNetwork, fixed_noise
 
 GRID = (-3.0, 4.0, 71)  # of the pictures, in trait sds: first, last, points
-REACH = (-8.0, 8.0, 161)  # thresholds are looked for here
+REACH = (-8.0, 8.0, 81)  # thresholds are looked for here
 POPULATION = 16_384  # draws for moments over the population
-CONDITIONAL = 64  # draws of residuals and other traits for each component of the prior, at each point
+CONDITIONAL = 128  # draws of residuals and other traits for each component of the prior, at each point
 SEED = 11
 LOGISTIC_VARIANCE = math.pi**2 / 3
 SMALLEST = 1e-12  # of a probability that is divided by
