@@ -25,6 +25,7 @@ from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
 from model.spec import MISSING, FeatureSpec
 from model.threads import fix_threads
+from model.unit import PEOPLE, fix_unit, place_population
 from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells, validate
 
 THINNED_PEOPLE = 0.5  # share of a batch's people of whom the encoder sees a part of the answers only
@@ -42,7 +43,6 @@ RESIDUALS = (0, 4)
 RESIDUALS_OF_MANY_ITEMS = (0, 4, 8)
 MANY_ITEMS = 40
 FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
-LINKING_PEOPLE = 8_192
 LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
 
 
@@ -108,11 +108,15 @@ def train(
             for count in counts
         ]
         network, history = _choose(candidates)
+        sample = read_sample(paths, spec, settings.weight_column, PEOPLE)
+        categories, weights = network.categories(torch.from_numpy(sample.codes)), sample_weights(sample)
+        place_population(network, categories, weights)
+        if champion is None:
+            fix_unit(network)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
-        sample = read_sample(paths, spec, settings.weight_column, LINKING_PEOPLE)
-        shifts = measure_shifts(network, network.categories(torch.from_numpy(sample.codes)), sample_weights(sample))
+        shifts = measure_shifts(network, categories, weights)
     reference = champion.report["reference_shifts"] if champion else shifts
     if champion:
         norms = Norms(champion.norms.traits, norms.fits)

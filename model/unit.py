@@ -1,0 +1,55 @@
+"""The unit of the traits: where the population stands is found to convergence, and fixed once as mean 0, variance 1."""
+
+import torch
+from torch import Tensor
+
+from model.network import ProfileNetwork, fixed_noise
+
+PEOPLE = 32_768
+DRAWS = 64
+BLOCK = 1024
+ROUNDS = 50
+
+
+@torch.no_grad()
+def place_population(network: ProfileNetwork, categories: Tensor, weights: Tensor) -> None:
+    """Set the prior's population mean and sd to the moments of people's posteriors, again and again until they agree.
+
+    For a normal prior these are the steps of EM (Bock & Aitkin 1981). Draws are made once and weighed anew for each
+    round's prior. `categories` (B, J), `weights` (B); who answered nothing says nothing.
+    """
+    kept = (categories >= 0).any(dim=1) & (weights > 0)
+    categories, share = categories[kept][:PEOPLE], weights[kept][:PEOPLE].float()
+    share = share / share.sum()
+    noise = fixed_noise(DRAWS, network.latents)
+    drawn = [network.draw(network.posterior(block), block, noise) for block in torch.split(categories, BLOCK)]
+    latents = torch.cat([block.latents for block in drawn], dim=1)
+    theta = latents[..., : network.traits]
+    log_rest = torch.cat([block.log_weights for block in drawn], dim=1) - network.prior.log_prob(latents)
+    for _ in range(ROUNDS):
+        masses = (log_rest + network.prior.log_prob(latents)).softmax(dim=0) * share
+        mean = torch.einsum("sb,sbt->t", masses, theta)
+        variance = torch.einsum("sb,sbt->t", masses, (theta - mean).square())
+        network.prior.population_mean.copy_(mean)
+        network.prior.population_log_sd.copy_(0.5 * variance.log())
+
+
+@torch.no_grad()
+def fix_unit(network: ProfileNetwork) -> None:
+    """Make this population the reference: its traits get mean 0 and variance 1, and the items take up the change.
+
+    With theta = m + s theta', a theta - b = (a s) theta' - (b - a m), and r = theta B + e becomes theta' (s B) + e, its
+    constant going into the perceptron. No likelihood changes.
+    """
+    prior, items = network.prior, network.items
+    mean, sd = prior.population_mean.clone(), prior.population_log_sd.exp()
+    items.first_threshold.sub_(mean @ items.discriminations())
+    trait_of = items.loads.argmax(dim=0)
+    stretch = torch.where(items.loads.sum(dim=0) > 0, sd.log()[trait_of], 0.0)
+    # Items that share a discrimination share the trait as well.
+    items.log_discrimination.index_copy_(0, items.shared, items.log_discrimination[items.shared] + stretch)
+    if network.shift is not None:
+        network.shift.hidden.bias.add_(network.shift.hidden.weight @ (mean @ prior.cross))
+    prior.cross.mul_(sd[:, None])
+    prior.population_mean.zero_()
+    prior.population_log_sd.zero_()
