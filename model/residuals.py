@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 HIDDEN = 64
+WIDEST = 3.0  # of the spread's logarithm: within it the items' open edges stand for infinity
 
 
 class ResidualShift(nn.Module):
@@ -28,4 +29,4 @@ class ResidualShift(nn.Module):
         """
         shift, log_spread = self.out(torch.tanh(self.hidden(residual))).chunk(2, dim=-1)
         direction = discriminations / discriminations.norm(dim=1, keepdim=True)
-        return shift - (shift @ direction.T) @ direction, torch.exp(log_spread)
+        return shift - (shift @ direction.T) @ direction, torch.exp(log_spread.clamp(-WIDEST, WIDEST))

@@ -23,11 +23,17 @@ class Trained(NamedTuple):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """2,000 people, two correlated traits of five and four items (the second's turned round), a loose item."""
     home = tmp_path_factory.mktemp("trained")
-    spec = make_spec((5, 4), loose=1, flipped=1)
+    spec = make_spec((5, 4), loose=1, flipped=1, cuts=(">=6", None))
     codes, _ = simulate(spec, 2000)
     codes[7] = -1
     weights = np.random.default_rng(1).uniform(0.5, 2.0, len(codes))
     paths = write_features(home / "features", spec, codes, weights)
-    result = train(paths, spec, TrainingSettings(max_epochs=15), home / "checkpoints", progress=False)
+    result = train(
+        paths,
+        spec,
+        TrainingSettings(max_epochs=40, residuals=2, settle_steps=500),
+        home / "checkpoints",
+        progress=False,
+    )
     save_model(home / "model", result, "simulated-1")
     return Trained(spec, paths, result, home / "model")

@@ -14,15 +14,22 @@ CORRELATION = 0.6
 
 
 def make_spec(
-    sizes: Sequence[int] = (5, 4), levels: int = 4, loose: int = 0, flipped: int | None = None
+    sizes: Sequence[int] = (5, 4),
+    levels: int = 4,
+    loose: int = 0,
+    flipped: int | None = None,
+    cuts: Sequence[str | None] = (),
 ) -> FeatureSpec:
-    """Traits t0, t1, ... of so many items; `loose` items without a trait; the items of trait `flipped` turned round."""
+    """Traits t0, t1, ... of so many items, and their scales, with `cuts`.
+
+    `loose` items have no trait; the items of trait `flipped` are turned round.
+    """
     items, traits, scales = [], [], []
     for number, size in enumerate(sizes):
         keys = tuple(f"t{number}_{position}" for position in range(size))
         items += [ItemSpec(key, tuple(range(levels)), f"t{number}", number == flipped) for key in keys]
         traits.append(TraitSpec(f"t{number}", keys))
-        scales.append(ScaleSpec(f"s{number}", keys))
+        scales.append(ScaleSpec(f"s{number}", keys, cut=cuts[number] if cuts else None))
     items += [ItemSpec(f"loose_{position}", (0, 1, 2), None, False) for position in range(loose)]
     return FeatureSpec(tuple(items), tuple(traits), tuple(scales), "simulated", "1")
 

@@ -52,3 +52,16 @@ def test_silent_at_the_start():
         location, spread = network.place(latents)
         torch.testing.assert_close(location, plain.items.locations(latents[:, :3]))
         assert (spread == 1).all() and plain.place(latents[:, :3])[1] is None
+
+
+def test_far_residuals_leave_probabilities_that_sum_to_one():
+    torch.manual_seed(1)
+    network = ProfileNetwork(SPEC, residuals=3).requires_grad_(False)
+    torch.nn.init.normal_(network.shift.out.weight)
+    location, spread = network.place(20 * torch.randn(500, 6))
+    assert spread.min() < 0.06 and spread.max() > 18
+    probability = network.items.probabilities(location, spread)
+    torch.testing.assert_close(probability.sum(dim=-1), torch.ones(500, len(SPEC.items)), atol=1e-5, rtol=0)
+    every = [network.items.log_prob(location, spread, torch.full(location.shape, k)) for k in range(3)]
+    loose = torch.logsumexp(torch.stack(every), dim=0)[:, -2:]
+    torch.testing.assert_close(loose, torch.zeros_like(loose), atol=1e-4, rtol=0)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.errors import ModelError
+from model.network import ProfileNetwork
 from model.scoring import BLOCK, Scorer, score_file
 from tests.model.simulation import simulate
 
@@ -25,13 +26,19 @@ def test_columns_and_types(scorer):
         ("t0_mean", "float"),
         ("t0_sd", "float"),
         ("t0_percentile", "float"),
+        ("t0_percentile_low", "float"),
+        ("t0_percentile_high", "float"),
         ("t1_mean", "float"),
         ("t1_sd", "float"),
         ("t1_percentile", "float"),
+        ("t1_percentile_low", "float"),
+        ("t1_percentile_high", "float"),
         ("s0_expected", "float"),
+        ("s0_ge6_probability", "float"),
         ("s1_expected", "float"),
         ("items_answered", "int16"),
         ("log_likelihood", "float"),
+        ("person_fit_percentile", "float"),
     ]
     assert set(scored["model_version"].to_pylist()) == {"simulated-1"}
 
@@ -83,7 +90,9 @@ def test_no_answer_gives_the_prior(scorer):
     nobody, loose = scorer.score(table_of(codes, scorer)).to_pylist()
     for key in ("t0", "t1"):
         assert nobody[f"{key}_mean"] == 0 and nobody[f"{key}_sd"] == pytest.approx(1, abs=1e-6)
-        assert nobody[f"{key}_percentile"] is None and loose[f"{key}_percentile"] is not None
+        for part in ("percentile", "percentile_low", "percentile_high"):
+            assert nobody[f"{key}_{part}"] is None and loose[f"{key}_{part}"] is not None
+    assert nobody["person_fit_percentile"] is None and 0 <= loose["person_fit_percentile"] <= 100
     assert nobody["items_answered"] == 0 and nobody["log_likelihood"] == 0
     assert loose["items_answered"] == 1 and loose["log_likelihood"] < 0
 
@@ -96,28 +105,80 @@ def test_expected_totals(scorer):
     scored = scorer.score(table_of(codes, scorer))
     totals = [scored["s0_expected"].to_numpy(), scored["s1_expected"].to_numpy()]
     assert totals[0][0] == codes[0, :5].sum() and totals[1][0] == codes[0, 5:9].sum(), "complete: the total itself"
-    generator = torch.Generator().manual_seed(1)
+    masses, latents = weigh_population(network, codes[1:])
     with torch.no_grad():
+        # Levels 0 to 3; the second scale's items are turned round for the network.
+        scores = network.items.probabilities(*network.place(latents))[..., :4] @ torch.tensor([0.0, 1, 2, 3])
+    scores[:, 5:9] = 3 - scores[:, 5:9]
+    filled = np.where(codes[1:] >= 0, codes[1:], (masses @ scores).numpy())
+    np.testing.assert_allclose(totals[0][1:], filled[:, :5].sum(axis=1), atol=0.35)
+    np.testing.assert_allclose(totals[1][1:], filled[:, 5:9].sum(axis=1), atol=0.35)
+    assert np.abs(totals[0][1:] - filled[:, :5].sum(axis=1)).mean() < 0.06
+    assert np.abs(totals[1][1:] - filled[:, 5:9].sum(axis=1)).mean() < 0.06
+
+
+def weigh_population(network: ProfileNetwork, codes: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """The posterior without the encoder: how much of each of many draws from the prior people (B) are."""
+    with torch.no_grad():
+        latents = network.prior.sample(30_000, torch.Generator().manual_seed(1))
+        location, spread = network.place(latents)
         categories = network.categories(torch.from_numpy(codes))
-        posterior = network.posterior(categories)
-        noise = torch.randn((20_000, 1, 2), generator=generator)
-        for person in range(1, 12):
-            draws = posterior.mean[person] + noise[:, 0] @ posterior.factor[person].T
-            # Levels 0 to 3; the second scale's items are turned round for the network.
-            scores = network.items.probabilities(draws).mean(dim=0)[:, :4] @ torch.tensor([0.0, 1, 2, 3])
-            expected = np.where(np.arange(10) < 5, scores.numpy(), 3 - scores.numpy())
-            filled = np.where(codes[person] >= 0, codes[person], expected)
-            assert totals[0][person] == pytest.approx(filled[:5].sum(), abs=0.06)
-            assert totals[1][person] == pytest.approx(filled[5:9].sum(), abs=0.06)
+        joint = torch.stack([network.items.log_prob(location, spread, row).sum(dim=1) for row in categories])
+    return joint.softmax(dim=1), latents
 
 
-def test_log_likelihood_is_the_bound(scorer):
+def test_probability_of_reaching_a_cut(scorer):
     network = scorer.model.network
-    codes, _ = simulate(scorer.model.spec, 40, seed=2)
+    codes, _ = simulate(scorer.model.spec, 30, seed=8, missing=0.4)
+    codes[:5] = np.maximum(codes[:5], 0)
+    found = scorer.score(table_of(codes, scorer))["s0_ge6_probability"].to_numpy()
+    assert found[:5].tolist() == (codes[:5, :5].sum(axis=1) >= 6).astype(float).tolist()
+    masses, latents = weigh_population(network, codes)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        probability = network.items.probabilities(*network.place(latents))[:, :5].clamp(min=0)
+        answers = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(-1, 5)
+    for person in range(30):
+        given_answers = torch.from_numpy(codes[person, :5]).long()
+        total = torch.where(given_answers >= 0, given_answers, answers).sum(dim=1)
+        expected = masses[person] @ (total >= 6).float()
+        assert found[person] == pytest.approx(expected.item(), abs=0.1)
+
+
+def test_percentiles_lie_in_their_interval(scorer):
+    codes, _ = simulate(scorer.model.spec, 3000, seed=9, missing=0.5)
+    scored = scorer.score(table_of(codes, scorer))
+    for key in ("t0", "t1"):
+        low, middle, high = (scored[f"{key}_percentile{part}"].to_numpy() for part in ("_low", "", "_high"))
+        known = ~np.isnan(middle)
+        assert (low <= middle)[known].all() and (middle <= high)[known].all()
+        assert (low[known] >= 0).all() and (high[known] <= 100).all()
+        half = 1.6448536 * scored[f"{key}_sd"].to_numpy()
+        mean = scored[f"{key}_mean"].to_numpy()
+        assert low[known] == pytest.approx(scorer.model.norms.rank(key, (mean - half)[known]), abs=0.01)
+        answered = scored["items_answered"].to_numpy()
+        assert (high - low)[answered >= 8].mean() < (high - low)[(answered > 0) & (answered <= 3)].mean()
+
+
+def test_person_fit_is_low_for_answers_at_random(scorer):
+    codes, _ = simulate(scorer.model.spec, 3000, seed=9, missing=0.0)
+    usual = scorer.score(table_of(codes, scorer))["person_fit_percentile"].to_numpy()
+    assert usual.mean() == pytest.approx(50, abs=4)
+    random = np.random.default_rng(1).integers(0, 4, codes.shape).astype(np.int8)
+    random[:, 9] = codes[:, 9]
+    assert np.median(scorer.score(table_of(random, scorer))["person_fit_percentile"].to_numpy()) < 15
+
+
+def test_log_likelihood_is_a_bound_that_comes_near(scorer):
+    network = scorer.model.network
+    codes, _ = simulate(scorer.model.spec, 200, seed=2)
+    codes = codes[(codes >= 0).any(axis=1)]
     found = scorer.score(table_of(codes, scorer))["log_likelihood"].to_numpy()
     with torch.no_grad():
-        reconstruction, kl = network.bound(network.categories(torch.from_numpy(codes)))
-    np.testing.assert_allclose(found, (reconstruction - kl).numpy(), atol=1e-4)
+        drawn = network.infer(network.categories(torch.from_numpy(codes)), 4096)
+    nearly = drawn.bound().numpy()
+    assert (found - nearly).mean() == pytest.approx(0, abs=0.05)
+    assert np.abs(found - nearly).max() < 1
 
 
 def test_empty_batch(scorer):
