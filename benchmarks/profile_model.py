@@ -1,0 +1,116 @@
+"""The project's own model on a questionnaire: the spec from its scales, training, and the hidden cells."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.heldout_data import Codes, Integers, Questionnaire
+from benchmarks.margins import predict_margins
+from benchmarks.measures import Floats
+from benchmarks.scales import find_scales
+from model.network import ProfileNetwork
+from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
+from model.training import TrainingResult, TrainingSettings, train
+
+BLOCK = 1024  # people predicted at once
+TRAINING_FOLDS = 9
+NEARLY_DONE = 0.002  # nats per hidden answer of the validation people
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to, and its seconds of processor time."""
+
+    result: TrainingResult
+    seconds: float
+
+
+def predict_with_model(data: Questionnaire, seed: int) -> tuple[Floats, Trained | None]:
+    """Probabilities (C, K) of the hidden cells' levels; nothing is trained where fewer than two items can be."""
+    spec, positions = make_spec(data)
+    probabilities = predict_margins(data)
+    if spec is None:
+        return probabilities, None
+    trained = train_on(data, TrainingSettings(seed=seed, weight_column=None))
+    place = np.full(len(data.items), -1)
+    place[positions] = np.arange(len(positions))
+    modelled = place[data.cell_items] >= 0
+    rows, items = data.cell_rows[modelled], place[data.cell_items[modelled]]
+    probabilities[modelled] = predict_cells(
+        trained.result.network, data.test[:, positions], rows, items, probabilities.shape[1]
+    )
+    return probabilities, trained
+
+
+def train_on(data: Questionnaire, settings: TrainingSettings) -> Trained:
+    spec, positions = make_spec(data)
+    assert spec is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "features.parquet"
+        write_features(path, spec, data.train[:, positions], data.validation)
+        start = time.process_time()
+        result = train([path], spec, settings, Path(folder) / "model")
+        return Trained(result, time.process_time() - start)
+
+
+def measure_pace(data: Questionnaire, trained: Trained) -> tuple[float, float]:
+    """Seconds to within NEARLY_DONE of the final likelihood, and of the whole of that training.
+
+    The chosen number of residuals alone is trained once more; its epochs take the same time each.
+    """
+    report = trained.result.report
+    chosen = TrainingSettings(**{**report["settings"], "residuals": report["residuals"]["chosen"], "settle_steps": 0})
+    again = train_on(data, chosen)
+    costs = [epoch["nats_per_answer"] for epoch in again.result.report["history"]]
+    epochs = next(number for number, cost in enumerate(costs, 1) if cost <= min(costs) + NEARLY_DONE)
+    return again.seconds * epochs / len(costs), again.seconds
+
+
+def make_spec(data: Questionnaire) -> tuple[FeatureSpec | None, Integers]:
+    """The spec, and the positions of its items; no spec without two items of two levels.
+
+    Columns are numbered: an item may have any name, a column's of the features too.
+    """
+    positions = np.flatnonzero(data.sizes > 1)
+    scales = find_scales(data)
+    if not scales:
+        return None, positions
+    keys = {int(position): f"item_{position:03d}" for position in positions}
+    trait_of = {item: f"trait_{number}" for number, scale in enumerate(scales) for item in scale.items}
+    flipped = {item for scale in scales for item, turned in zip(scale.items, scale.flipped, strict=True) if turned}
+    items = tuple(
+        ItemSpec(key, tuple(range(data.sizes[item])), trait_of.get(item), item in flipped) for item, key in keys.items()
+    )
+    members = [tuple(sorted(keys[item] for item in scale.items)) for scale in scales]
+    traits = tuple(TraitSpec(f"trait_{number}", group) for number, group in enumerate(members))
+    totals = tuple(ScaleSpec(f"scale_{number}", group) for number, group in enumerate(members))
+    return FeatureSpec(items, traits, totals, data.name, "1"), positions
+
+
+def write_features(path: Path, spec: FeatureSpec, codes: Codes, validation: npt.NDArray[np.bool_]) -> None:
+    """A feature file of the rows with an answer (rows, items); validation people are fold 0."""
+    answered = (codes >= 0).any(axis=1)
+    folds = np.where(validation, 0, 1 + np.arange(len(codes)) % TRAINING_FOLDS).astype(np.int8)
+    columns = {key: codes[answered, position] for position, key in enumerate(spec.columns)}
+    pq.write_table(pa.table({**columns, "fold": folds[answered]}), path)
+
+
+@torch.no_grad()
+def predict_cells(network: ProfileNetwork, codes: Codes, rows: Integers, items: Integers, most: int) -> Floats:
+    """Probabilities (C, most) of levels in ascending order; `codes` (m, J) are what is seen of the people."""
+    categories = network.categories(torch.from_numpy(codes))
+    blocks = [network.predict(block) for block in torch.split(categories, BLOCK)]
+    found = torch.cat(blocks)[torch.from_numpy(rows), torch.from_numpy(items)].double().numpy()
+    probabilities = np.zeros((len(rows), most))
+    for number, item in enumerate(network.spec.items):
+        cells = np.flatnonzero(items == number)
+        values = found[cells, : len(item.levels)]
+        probabilities[cells, : len(item.levels)] = values[:, ::-1] if item.flipped else values
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
