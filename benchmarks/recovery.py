@@ -21,9 +21,10 @@ import torch
 from benchmarks.bayes import estimate_correlations, find_true_posterior
 from benchmarks.simulation import LEVELS, Codes, Floats, Sample, Truth, make_truth, simulate
 from model.errors import ModelError
+from model.fitting import TrainingSettings
 from model.network import ProfileNetwork
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
-from model.training import TrainingSettings, train
+from model.training import train
 
 NORMAL_90 = 1.6448536269514722
 BLOCK = 1024  # people at once

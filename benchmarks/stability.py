@@ -17,8 +17,9 @@ import torch
 
 from benchmarks.recovery import FOLDS, find_profiles, make_spec
 from benchmarks.simulation import Sample, make_truth, simulate
+from model.fitting import TrainingSettings
 from model.spec import FeatureSpec
-from model.training import TrainingSettings, train
+from model.training import train
 
 NEW_PEOPLE = 0.01
 SETTINGS = TrainingSettings()

@@ -22,11 +22,12 @@ from jobs.preprocess import score_levels
 from jobs.promotions import find_model
 from model.drift import compare_shares, share_answers
 from model.errors import ModelError
+from model.fitting import TrainingSettings
 from model.gate import compare_costs, cover_answers, find_losses, find_miscalibration, rank_simulated
 from model.inputs import read_held_out_labels, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
-from model.training import TrainingResult, TrainingSettings, train
+from model.training import TrainingResult, train
 from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
 SETTINGS = TrainingSettings()

@@ -53,8 +53,7 @@ def simulate_people(
     A share `thinned` of the people answer a random part only.
     """
     latents = network.prior.sample(count, generator)
-    probability = network.items.probabilities(*network.place(latents)).clamp(min=0)
-    answers = torch.multinomial(probability.flatten(0, 1), 1, generator=generator).view(count, -1)
+    answers = network.items.draw(*network.place(latents), generator)
     shown = patterns[torch.randint(len(patterns), (count,), generator=generator)]
     kept = torch.rand((count, 1), generator=generator)
     kept[torch.rand((count, 1), generator=generator) >= thinned] = 1.0

@@ -16,8 +16,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch in nats: the bound per training person (of thinned answers), the cost per hidden answer."""
+    """Figures after so many epochs: bound per training person, cost per hidden answer, in nats."""
 
+    epoch: int
     training_bound: float
     nats_per_answer: float
 
@@ -35,7 +36,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the tensors under a new name, then the index that names them: a kill in between leaves the one before."""
     folder.mkdir(parents=True, exist_ok=True)
     data = safetensors.torch.save(checkpoint.tensors)
-    name = f"checkpoint-{len(checkpoint.history):04d}.safetensors"
+    name = f"checkpoint-{checkpoint.history[-1].epoch:04d}.safetensors"
     replace_file(folder / name, data)
     index = {
         "fingerprint": checkpoint.fingerprint,

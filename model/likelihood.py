@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ class GradedItems(nn.Module):
 
     def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None) -> None:
         super().__init__()
+        self.keys = spec.columns
         sizes = torch.tensor([len(item.levels) for item in spec.items])
         self.most = int(sizes.max())
         self.register_buffer("sizes", sizes, persistent=False)
@@ -89,6 +91,14 @@ class GradedItems(nn.Module):
         ends = torch.full((len(self.sizes), 1), OPEN_EDGE)
         return torch.cat([-ends, inner, ends], dim=1)
 
+    @torch.no_grad()
+    def move(self, steps: Mapping[str, float]) -> None:
+        """Move items along their trait by so many of its sds (item: step), all thresholds alike."""
+        slopes = self.discriminations().sum(dim=0)
+        for key, step in steps.items():
+            position = self.keys.index(key)
+            self.first_threshold[position] += slopes[position] * step
+
     def locations(self, theta: Tensor) -> Tensor:
         """Slope times trait (..., J) for traits (..., T); zero for an item without a trait."""
         return theta @ self.discriminations()
@@ -116,6 +126,12 @@ class GradedItems(nn.Module):
         logits = self.edges() - location[..., None]
         below = torch.sigmoid(logits if spread is None else spread[..., None] * logits)
         return below[..., 1:] - below[..., :-1]
+
+    def draw(self, location: Tensor, spread: Tensor | None, generator: torch.Generator) -> Tensor:
+        """A category of each item (..., J), drawn at locations (..., J)."""
+        logits = location[..., None] - self.edges()[:, 1:-1]
+        reached = torch.sigmoid(logits if spread is None else spread[..., None] * logits)
+        return (torch.rand((*location.shape, 1), generator=generator) < reached).sum(dim=-1)
 
     def scores(self, categories: Tensor) -> Tensor:
         """Score of each answer (B, J), in the scale's own direction; meaningless where there is none."""

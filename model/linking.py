@@ -1,14 +1,16 @@
 """Link a later model to the reference population: same items, same unit, and how sure that is.
 
-Later models of a series keep the reference's item parameters (fixed parameter calibration, Kim 2006) and learn where
-their population stands. Whether the items still behave alike is measured by each item's shift: how far its location
-on the trait would have to move to foretell tonight's answers best from people's other answers.
+Later models of a series keep the reference's item parameters (fixed parameter calibration, Kim 2006) and the shape of
+its population, and learn where their own population stands. Whether the items still behave alike is measured by each
+item's shift: how far its location on the trait would have to move to foretell tonight's answers best from people's
+other answers. An item that has drifted is no anchor any more: it gets a location of its own.
 Shapes: B people, J items, T traits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +20,14 @@ from torch import Tensor
 from model.likelihood import log_between
 from model.network import ProfileNetwork
 from model.spec import MISSING, FeatureSpec
+from model.unit import place_population
 
 MOST_PEOPLE = 4096
 DRAWS = 32
 GRID = torch.linspace(-1.5, 1.5, 61)  # trait sds
 LARGEST_DRIFT = 0.3  # trait sds: an item that has moved further is no anchor
 FEWEST_ANSWERS = 200  # fewer do not tell where an item stands
+ROUNDS = 4  # a drifted item bears on where the population stands, and that on how far it has drifted
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,32 @@ class Link:
 
     def to_json(self) -> dict[str, Any]:
         return {"errors": self.errors, "drifted": self.drifted, "broken": self.broken}
+
+
+def move_to(
+    network: ProfileNetwork,
+    categories: Tensor,
+    weights: Tensor,
+    *,
+    reference: Mapping[str, float],
+    moved: Mapping[str, float],
+) -> tuple[Link, dict[str, float]]:
+    """Bring a champion to tonight's population, in place; returns the link and how far items have moved in all.
+
+    `reference` are the items' shifts in the reference population, `moved` how far the champion's drifted items stand
+    from their locations there (trait sds); both count when an item is judged. `categories` (B, J), `weights` (B).
+    """
+    moved = dict(moved)
+    for last in range(ROUNDS):
+        place_population(network, categories, weights)
+        now = measure_shifts(network, categories, weights)
+        found = link(network.spec, reference, {key: shift + moved.get(key, 0.0) for key, shift in now.items()})
+        if found.broken or not found.drifted or last == ROUNDS - 1:
+            break
+        steps = {key: now[key] - reference[key] for key in found.drifted}
+        network.items.move(steps)
+        moved |= {key: moved.get(key, 0.0) + step for key, step in steps.items()}
+    return found, moved
 
 
 @torch.no_grad()
@@ -85,7 +115,7 @@ def _find_peak(values: Tensor) -> float:
     return float(GRID[top]) + max(-step, min(step, offset))
 
 
-def link(spec: FeatureSpec, reference: dict[str, float], now: dict[str, float]) -> Link:
+def link(spec: FeatureSpec, reference: Mapping[str, float], now: Mapping[str, float]) -> Link:
     """Compare items' shifts with those in the reference population.
 
     Linking error of a trait, as in PISA (Monseur & Berezner 2007): sqrt(sum (d_j - mean d)^2 / (n (n - 1))) over its n

@@ -6,6 +6,7 @@ Shapes: B people, T traits, R residuals, D = T + R latents, J items, K the most 
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +22,7 @@ from model.prior import LOG_TWO_PI, Prior
 from model.residuals import ResidualShift
 from model.spec import FeatureSpec
 
-HIDDEN = (512, 256)
+HIDDEN = (128, 128)
 UNIT_SOFTPLUS = 0.5413248546129181  # softplus of it is 1: the posterior starts with the prior's unit
 MIN_SD = 1e-3
 PREDICTION_DRAWS = 128
@@ -56,7 +57,7 @@ class Draws:
 
 
 class ProfileNetwork(nn.Module):
-    """Encoder 512-256 on one-hot answers with a missing level; graded response items; a prior that is learned."""
+    """Encoder 128-128 on one-hot answers with a missing level; graded response items; a prior that is learned."""
 
     starts: Tensor
 
@@ -79,12 +80,9 @@ class ProfileNetwork(nn.Module):
             nn.Linear(HIDDEN[1], 2 * self.latents + len(self.rows)),
         )
 
-    def anchor(self) -> None:
-        """Leave free only what may move in the unit of the reference: where the population stands, and the encoder."""
-        for part in (self.items, self.shift):
-            if part is not None:
-                part.requires_grad_(False)
-        self.prior.requires_grad_(True)
+    def copy(self) -> ProfileNetwork:
+        """Another network with the same weights, none of them learning."""
+        return copy.deepcopy(self).requires_grad_(False)
 
     def trait_correlations(self) -> Tensor:
         """Correlations (T, T) of the traits in the population."""

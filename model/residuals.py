@@ -8,7 +8,7 @@ stand in for it. Shapes: R residuals, T traits, J items.
 import torch
 from torch import Tensor, nn
 
-HIDDEN = 64
+HIDDEN = 32
 WIDEST = 3.0  # of the spread's logarithm: within it the items' open edges stand for infinity
 
 

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
-from model.network import ProfileNetwork, fixed_noise
+from model.network import ProfileNetwork
 
 PEOPLE = 32_768
-DRAWS = 64
+DRAWS = 1 << 20  # of all people together
+FEWEST_DRAWS, MOST_DRAWS = 32, 256  # of each
 BLOCK = 1024
-ROUNDS = 50
+ROUNDS = 100
+TOLERANCE = 1e-4  # of a round's change, in sds
 
 
 @torch.no_grad()
@@ -16,22 +18,31 @@ def place_population(network: ProfileNetwork, categories: Tensor, weights: Tenso
     """Set the prior's population mean and sd to the moments of people's posteriors, again and again until they agree.
 
     For a normal prior these are the steps of EM (Bock & Aitkin 1981). Draws are made once and weighed anew for each
-    round's prior. `categories` (B, J), `weights` (B); who answered nothing says nothing.
+    round's prior; each person has draws of their own, or the points' unevenness would be everybody's.
+    `categories` (B, J), `weights` (B); who answered nothing says nothing.
     """
     kept = (categories >= 0).any(dim=1) & (weights > 0)
     categories, share = categories[kept][:PEOPLE], weights[kept][:PEOPLE].float()
     share = share / share.sum()
-    noise = fixed_noise(DRAWS, network.latents)
-    drawn = [network.draw(network.posterior(block), block, noise) for block in torch.split(categories, BLOCK)]
+    count = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWS // len(share)))
+    generator = torch.Generator().manual_seed(4)
+    drawn = []
+    for block in torch.split(categories, BLOCK):
+        noise = torch.randn((count, len(block), network.latents), generator=generator)
+        drawn.append(network.draw(network.posterior(block), block, noise))
     latents = torch.cat([block.latents for block in drawn], dim=1)
     theta = latents[..., : network.traits]
     log_rest = torch.cat([block.log_weights for block in drawn], dim=1) - network.prior.log_prob(latents)
+    prior = network.prior
     for _ in range(ROUNDS):
-        masses = (log_rest + network.prior.log_prob(latents)).softmax(dim=0) * share
+        masses = (log_rest + prior.log_prob(latents)).softmax(dim=0) * share
         mean = torch.einsum("sb,sbt->t", masses, theta)
-        variance = torch.einsum("sb,sbt->t", masses, (theta - mean).square())
-        network.prior.population_mean.copy_(mean)
-        network.prior.population_log_sd.copy_(0.5 * variance.log())
+        log_sd = 0.5 * torch.einsum("sb,sbt->t", masses, (theta - mean).square()).log()
+        change = torch.cat([mean - prior.population_mean, log_sd - prior.population_log_sd]).abs().max()
+        prior.population_mean.copy_(mean)
+        prior.population_log_sd.copy_(log_sd)
+        if change < TOLERANCE:
+            break
 
 
 @torch.no_grad()

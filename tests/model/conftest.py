@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from model.fitting import TrainingSettings
 from model.registry import save_model
 from model.spec import FeatureSpec
-from model.training import TrainingResult, TrainingSettings, train
+from model.training import TrainingResult, train
 from tests.model.simulation import make_spec, simulate, write_features
 
 

@@ -16,9 +16,10 @@ import torch
 from model import training
 from model.checkpoint import INDEX, Checkpoint, load_checkpoint, save_checkpoint
 from model.errors import ModelError
+from model.fitting import TrainingSettings, thin_answers
 from model.inputs import survey_inputs
 from model.network import ProfileNetwork
-from model.training import TrainingResult, TrainingSettings, count_residuals, thin_answers, train
+from model.training import TrainingResult, count_residuals, train
 from model.validation import validate
 from tests.model.simulation import CORRELATION, make_spec, simulate, write_features
 
@@ -102,7 +103,8 @@ def test_killed_training_resumes_to_the_same_bits(residuals, small, tmp_path):
     checkpoints = folder / str(residuals)
     script = (
         "import sys; from pathlib import Path\n"
-        "from model.training import TrainingSettings, train; from tests.model.simulation import make_spec\n"
+        "from model.fitting import TrainingSettings; from model.training import train\n"
+        "from tests.model.simulation import make_spec\n"
         f"settings = TrainingSettings(max_epochs=12, residuals={residuals}, settle_steps=20)\n"
         "train([Path(p) for p in sys.argv[2:]], make_spec((4, 2)), settings, Path(sys.argv[1]))"
     )

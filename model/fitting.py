@@ -1,0 +1,248 @@
+"""Fit a network to the training people: Petastorm's batches, Adam, averaged weights, a checkpoint an epoch."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, optim
+from tqdm import tqdm
+
+from model.amortise import score_latents, simulate_people
+from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
+from model.errors import ModelError
+from model.feed import Batch, TrainingFeed, training_batches
+from model.inputs import HELD_OUT_FOLD, Inputs
+from model.likelihood import smooth_margins
+from model.network import ProfileNetwork
+from model.spec import FeatureSpec
+from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
+
+FEWEST_BATCHES = 3  # of an epoch: small samples get smaller batches
+SMALLEST_BATCH = 16
+DREAMT = 512  # people simulated for each step of the encoder
+LOOKING_STEPS = 12  # from one look at the hidden answers to the next
+LOOKING_DRAWS = 16  # of each held-out person
+LARGEST_GRADIENT = 10.0
+FEWEST_STEPS, MOST_STEPS = 200, 2_000  # of a training: small samples need many epochs for them, large ones a few
+EPOCHS = 30  # where steps allow
+FEWEST_EPOCHS = 2
+PATIENCE = 3  # one part in so many of the epochs, without gain, ends a training
+BETAS = (0.9, 0.99)  # of Adam: a training of some hundred steps is over before longer averages mean anything
+AVERAGING = 0.99  # of the weights over steps (Polyak & Juditsky 1992): the average is what is judged and kept
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Rates are Adam's at the start; they fall to zero as a cosine over the epochs, `max_epochs` at most.
+
+    `residuals` is the number of residual latents; None chooses it on held-out people. `settle_steps` bring the encoder
+    to the finished model's posterior. One thread: a second one gains an eighth on an idle machine, and loses many times
+    that on a busy one.
+    """
+
+    seed: int = 1
+    weight_column: str | None = "weight"
+    max_epochs: int = 300
+    batch_size: int = 1024
+    encoder_rate: float = 8e-3
+    shift_rate: float = 4e-2
+    item_rate: float = 6e-2
+    samples: int = 8
+    residuals: int | None = None
+    settle_steps: int = 1_500
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one training is made of; `settings.residuals` is a number here."""
+
+    paths: Sequence[Path]
+    spec: FeatureSpec
+    settings: TrainingSettings
+    inputs: Inputs
+    files: list[dict[str, str]]
+
+    @property
+    def rows(self) -> int:
+        """Of an epoch, the held-out people's among them."""
+        return self.inputs.rows + len(self.inputs.held_out)
+
+    @property
+    def batch_size(self) -> int:
+        return min(self.settings.batch_size, max(SMALLEST_BATCH, math.ceil(self.rows / FEWEST_BATCHES)))
+
+    @property
+    def batches(self) -> int:
+        return math.ceil(self.rows / self.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        steps = min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * self.batches))
+        return min(self.settings.max_epochs, max(FEWEST_EPOCHS, math.ceil(steps / self.batches)))
+
+    def looks(self, epoch: int) -> bool:
+        """Whether hidden answers are looked at, and a checkpoint is written, after so many epochs."""
+        return epoch == self.epochs or epoch % math.ceil(LOOKING_STEPS / self.batches) == 0
+
+    @property
+    def fingerprint(self) -> str:
+        """What a checkpoint must share with a training to be resumed."""
+        shas = [file["sha256"] for file in self.files]
+        parts = [self.spec.to_json(), asdict(self.settings), shas, torch.__version__]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The network with its best epoch's weights, and the figures of every epoch."""
+
+    network: ProfileNetwork
+    history: list[Epoch]
+
+    @property
+    def best_epoch(self) -> int:
+        return self.history[find_best(self.history)].epoch
+
+    @property
+    def nats_per_answer(self) -> float:
+        return min(epoch.nats_per_answer for epoch in self.history)
+
+
+def fit(task: Task, folder: Path, progress: bool) -> Fitted:
+    """Train to the end, or from the checkpoint in `folder` on to the same end.
+
+    Raises ModelError for a loss that is not finite, naming epoch and batch; the last good checkpoint stays.
+    """
+    settings, inputs = task.settings, task.inputs
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = ProfileNetwork(task.spec, smooth_margins(inputs.counts, task.spec), settings.residuals or 0)
+    averaged = network.copy()
+    optimizer = _make_optimizer(network, settings)
+    cells = hide_cells(inputs)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    if (checkpoint := load_checkpoint(folder, task.fingerprint)) is not None:
+        history, best = checkpoint.history, unpack_state(checkpoint.tensors, network, averaged, optimizer)
+    done = history[-1].epoch if history else 0
+    columns = [*task.spec.columns, "fold"] + ([settings.weight_column] if settings.weight_column else [])
+    names = [str(path) for path in task.paths]
+    with (
+        training_batches(names, columns, batch_size=task.batch_size, seed=settings.seed, first_epoch=done) as feed,
+        # None: no bar where standard error is no terminal.
+        tqdm(
+            total=task.epochs,
+            initial=done,
+            desc=f"training, {network.residuals} residuals",
+            unit="epoch",
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        while not _is_done(history, task.epochs):
+            training_bound = _run_epoch(network, averaged, optimizer, feed, task, done)
+            done += 1
+            bar.update()
+            if not task.looks(done):
+                continue
+            history = [*history, Epoch(done, training_bound, _measure(averaged, cells, done))]
+            if find_best(history) == len(history) - 1:
+                best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
+            state = pack_state(network, averaged, best, optimizer)
+            save_checkpoint(folder, Checkpoint(task.fingerprint, history, state))
+            bar.set_postfix(nats=f"{history[-1].nats_per_answer:.4f}")
+    averaged.load_state_dict(best)
+    return Fitted(averaged.eval(), history)
+
+
+def _measure(network: ProfileNetwork, cells: HiddenCells, epoch: int) -> float:
+    cost = cost_per_answer(cost_people(network, cells, LOOKING_DRAWS), cells)
+    if not math.isfinite(cost):
+        raise ModelError(
+            f"Training stopped: after epoch {epoch} the likelihood of the held-out people is not a number. "
+            "The last good checkpoint is kept; lower the learning rates."
+        )
+    return cost
+
+
+def _run_epoch(
+    network: ProfileNetwork,
+    averaged: ProfileNetwork,
+    optimizer: optim.Optimizer,
+    feed: TrainingFeed,
+    task: Task,
+    epoch: int,
+) -> float:
+    """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
+    settings = task.settings
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    total, people = 0.0, 0
+    for number, batch in enumerate(feed):
+        done = (epoch + number / task.batches) / task.epochs
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * 0.5 * (1 + math.cos(math.pi * done))
+        categories, weights = _take_training_people(batch, network, settings, task.inputs)
+        if not len(categories):
+            continue
+        # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
+        noise = torch.randn((settings.samples // 2, len(categories), network.latents), generator=generator)
+        loss = network.loss(categories, weights, torch.cat([noise, -noise]))
+        if not math.isfinite(loss.item()):
+            raise ModelError(
+                f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
+                "The last good checkpoint is kept; lower the learning rates."
+            )
+        dreamt, answers = simulate_people(network, categories >= 0, DREAMT, generator)
+        optimizer.zero_grad()
+        (loss - score_latents(network, dreamt, answers).mean()).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+        optimizer.step()
+        _average(averaged, network, step=epoch * task.batches + number)
+        total -= loss.item() * len(categories)
+        people += len(categories)
+    return total / people
+
+
+@torch.no_grad()
+def _average(averaged: ProfileNetwork, network: ProfileNetwork, step: int) -> None:
+    """Move the average towards the weights, at first quickly, so that the start is soon forgotten."""
+    share = 1 - min(AVERAGING, (step + 1) / (step + 10))
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
+
+
+def _take_training_people(
+    batch: Batch, network: ProfileNetwork, settings: TrainingSettings, inputs: Inputs
+) -> tuple[Tensor, Tensor]:
+    """Categories (rows, items) and weights (rows, mean 1 over all of them) of a batch's people outside fold 0."""
+    training = batch["fold"] != HELD_OUT_FOLD
+    categories = network.categories(torch.stack([batch[key] for key in network.spec.columns], dim=1)[training])
+    if settings.weight_column is None:
+        return categories, torch.ones(len(categories))
+    return categories, (batch[settings.weight_column][training] / inputs.mean_weight).float()
+
+
+def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings) -> optim.Optimizer:
+    """Adam; the few parameters of items and prior learn faster than the perceptrons."""
+    rates = {"encoder": settings.encoder_rate, "shift": settings.shift_rate}
+    groups: dict[float, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(rates.get(name.partition(".")[0], settings.item_rate), []).append(parameter)
+    return optim.Adam(
+        [{"params": of, "lr": rate, "initial_lr": rate} for rate, of in groups.items()], betas=BETAS, fused=True
+    )
+
+
+def find_best(history: Sequence[Epoch]) -> int:
+    return min(range(len(history)), key=lambda epoch: history[epoch].nats_per_answer)
+
+
+def _is_done(history: Sequence[Epoch], epochs: int) -> bool:
+    if not history:
+        return False
+    waited = history[-1].epoch - history[find_best(history)].epoch
+    return history[-1].epoch >= epochs or waited >= max(2, math.ceil(epochs / PATIENCE))
