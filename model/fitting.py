@@ -24,12 +24,14 @@ from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cel
 FEWEST_BATCHES = 3  # of an epoch: small samples get smaller batches
 SMALLEST_BATCH = 16
 DREAMT = 512  # people simulated for each step of the encoder
-LOOKING_STEPS = 12  # from one look at the hidden answers to the next
+LOOKING_STEPS = 15  # from one look at the hidden answers to the next
 LOOKING_DRAWS = 16  # of each held-out person
 LARGEST_GRADIENT = 10.0
 FEWEST_STEPS, MOST_STEPS = 200, 2_000  # of a training: small samples need many epochs for them, large ones a few
 EPOCHS = 30  # where steps allow
 FEWEST_EPOCHS = 2
+DESCENT, LAST_RATE = 0.6, 0.1  # rates fall over so much of a training, to so much of the first ones
+EQUAL = 5e-4  # nats per hidden answer: less is no difference
 PATIENCE = 3  # one part in so many of the epochs, without gain, ends a training
 BETAS = (0.9, 0.99)  # of Adam: a training of some hundred steps is over before longer averages mean anything
 AVERAGING = 0.99  # of the weights over steps (Polyak & Juditsky 1992): the average is what is judged and kept
@@ -37,7 +39,7 @@ AVERAGING = 0.99  # of the weights over steps (Polyak & Juditsky 1992): the aver
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Rates are Adam's at the start; they fall to zero as a cosine over the epochs, `max_epochs` at most.
+    """Rates are Adam's at the start; see `find_rate`. `max_epochs` at most.
 
     `residuals` is the number of residual latents; None chooses it on held-out people. `settle_steps` bring the encoder
     to the finished model's posterior. One thread: a second one gains an eighth on an idle machine, and loses many times
@@ -110,7 +112,7 @@ class Fitted:
 
     @property
     def nats_per_answer(self) -> float:
-        return min(epoch.nats_per_answer for epoch in self.history)
+        return self.history[find_best(self.history)].nats_per_answer
 
 
 def fit(task: Task, folder: Path, progress: bool) -> Fitted:
@@ -184,7 +186,7 @@ def _run_epoch(
     for number, batch in enumerate(feed):
         done = (epoch + number / task.batches) / task.epochs
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = group["initial_lr"] * find_rate(done)
         categories, weights = _take_training_people(batch, network, settings, task.inputs)
         if not len(categories):
             continue
@@ -214,6 +216,11 @@ def _average(averaged: ProfileNetwork, network: ProfileNetwork, step: int) -> No
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
 
 
+def find_rate(done: float) -> float:
+    """Of the first rate, after a share `done` of the training: half a cosine, then a last part at a low rate."""
+    return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done / DESCENT)))
+
+
 def _take_training_people(
     batch: Batch, network: ProfileNetwork, settings: TrainingSettings, inputs: Inputs
 ) -> tuple[Tensor, Tensor]:
@@ -238,7 +245,13 @@ def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings) -> opti
 
 
 def find_best(history: Sequence[Epoch]) -> int:
-    return min(range(len(history)), key=lambda epoch: history[epoch].nats_per_answer)
+    """The last epoch that was as good as the best before it: of equals the later one, whose rates were the lower."""
+    best, lowest = 0, math.inf
+    for number, epoch in enumerate(history):
+        lowest = min(lowest, epoch.nats_per_answer)
+        if epoch.nats_per_answer <= lowest + EQUAL:
+            best = number
+    return best
 
 
 def _is_done(history: Sequence[Epoch], epochs: int) -> bool:

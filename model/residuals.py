@@ -7,6 +7,7 @@ stand in for it. Shapes: R residuals, T traits, J items.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 HIDDEN = 32
 WIDEST = 3.0  # of the spread's logarithm: within it the items' open edges stand for infinity
@@ -27,6 +28,12 @@ class ResidualShift(nn.Module):
 
         For every trait the shifts, weighted by the slopes, sum to zero.
         """
-        shift, log_spread = self.out(torch.tanh(self.hidden(residual))).chunk(2, dim=-1)
         direction = discriminations / discriminations.norm(dim=1, keepdim=True)
-        return shift - (shift @ direction.T) @ direction, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
+        # Taken out of the layer's weights: the same as taking it out of what comes out of the layer.
+        shifting, spreading = self.out.weight.chunk(2)
+        constant, spreading_constant = self.out.bias.chunk(2)
+        shifting = shifting - direction.T @ (direction @ shifting)
+        constant = constant - (constant @ direction.T) @ direction
+        hidden = torch.tanh(self.hidden(residual))
+        log_spread = F.linear(hidden, spreading, spreading_constant)
+        return F.linear(hidden, shifting, constant), torch.exp(log_spread.clamp(-WIDEST, WIDEST))
