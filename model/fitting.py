@@ -145,7 +145,7 @@ def fit(task: Task, folder: Path, progress: bool) -> Fitted:
             disable=None if progress else True,
         ) as bar,
     ):
-        while not _is_done(history, task.epochs):
+        while not is_done(history, task.epochs):
             training_bound = _run_epoch(network, averaged, optimizer, feed, task, done)
             done += 1
             bar.update()
@@ -254,7 +254,7 @@ def find_best(history: Sequence[Epoch]) -> int:
     return best
 
 
-def _is_done(history: Sequence[Epoch], epochs: int) -> bool:
+def is_done(history: Sequence[Epoch], epochs: int) -> bool:
     if not history:
         return False
     waited = history[-1].epoch - history[find_best(history)].epoch

@@ -54,11 +54,12 @@ def compare_costs(new: Tensor, old: Tensor, cells: HiddenCells, groups: Mapping[
     for name, member in {"all": np.ones(len(weights)), **groups}.items():
         weight = weights * member
         total = float((weight * answers).sum())
-        people = int(((weight * answers) > 0).sum())
+        people = len(np.unique(np.flatnonzero(weight * answers > 0) % cells.people))
         if total <= 0 or (name != "all" and people < FEWEST_IN_COHORT):
             continue
         ratio = float((weight * differences).sum()) / total
-        se = float(np.sqrt(np.square(weight * (differences - ratio * answers)).sum())) / total
+        by_person = (weight * (differences - ratio * answers)).reshape(-1, cells.people).sum(axis=0)
+        se = float(np.sqrt(np.square(by_person).sum())) / total
         p = float(stats.norm.sf((ratio - WORST_LOSS) / se)) if se > 0 else float(ratio <= WORST_LOSS)
         found.append(Comparison(name, people, ratio, se, p))
     return found
@@ -106,7 +107,7 @@ def cover_answers(network: ProfileNetwork, cells: HiddenCells) -> list[dict[str,
         below = (cell.cumsum(dim=1) - cell).gather(1, answer)[:, 0]
         places.append(below + torch.rand(len(row), generator=generator) * cell.gather(1, answer)[:, 0])
         traits.append(network.posterior(seen).mean[row, loads[item]])
-        people.append(row + start)
+        people.append((row + start) % cells.people)
         weights.append(cells.weights[start : start + BLOCK][row])
     place, trait, person, weight = (torch.cat(parts).double().numpy() for parts in (places, traits, people, weights))
     inside = (np.abs(place - 0.5) <= COVERAGE / 2).astype(np.float64)

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.amortise import settle_encoder
 from model.drift import share_answers
 from model.fitting import Fitted, Task, TrainingSettings, fit
+from model.gate import compare_costs
 from model.inputs import People, hash_file, read_sample, survey_inputs
 from model.linking import measure_shifts, move_to
 from model.network import ProfileNetwork
@@ -18,13 +19,14 @@ from model.norms import Norms, make_norms
 from model.spec import FeatureSpec
 from model.threads import fix_threads
 from model.unit import PEOPLE, fix_unit, place_population
-from model.validation import validate
+from model.validation import HiddenCells, cost_people, hide_cells, validate
 
 RESIDUALS = (0, 4)
 RESIDUALS_OF_MANY_ITEMS = (0, 4, 8)
 MANY_ITEMS = 40
 FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
 LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
+SURE = 2.0  # standard errors that the gain must exceed
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[Pr
         fit(replace(task, settings=replace(settings, residuals=count)), folder / str(count), progress)
         for count in count_residuals(task.spec, settings, task.inputs.rows)
     ]
-    chosen = choose(candidates)
+    chosen = choose(candidates, hide_cells(task.inputs))
     network = chosen.network
     categories, weights = tell_sample(network, sample)
     place_population(network, categories, weights)
@@ -128,10 +130,12 @@ def count_residuals(spec: FeatureSpec, settings: TrainingSettings, rows: int) ->
     return RESIDUALS_OF_MANY_ITEMS if len(spec.items) >= MANY_ITEMS else RESIDUALS
 
 
-def choose(candidates: Sequence[Fitted]) -> Fitted:
-    """More residuals only where they foretell hidden answers better."""
+def choose(candidates: Sequence[Fitted], cells: HiddenCells) -> Fitted:
+    """More residuals only where they foretell hidden answers better, and by more than chance."""
     best = candidates[0]
     for candidate in candidates[1:]:
-        if best.nats_per_answer - candidate.nats_per_answer >= LEAST_GAIN:
+        costs = (cost_people(fitted.network, cells) for fitted in (candidate, best))
+        [compared] = compare_costs(*costs, cells, {})
+        if -compared.difference >= max(LEAST_GAIN, SURE * compared.se):
             best = candidate
     return best

@@ -23,11 +23,15 @@ FLOOR = 1e-9  # a probability of zero would end the training
 
 @dataclass(frozen=True)
 class HiddenCells:
-    """Held-out people with some answers hidden: `seen` and `hidden` categories (B, J), -1 elsewhere; `weights` (B)."""
+    """Held-out people with some answers hidden: `seen` and `hidden` categories (B, J), -1 elsewhere; `weights` (B).
+
+    The B rows are rounds of the same `people`, in the same order.
+    """
 
     seen: Tensor
     hidden: Tensor
     weights: Tensor
+    people: int
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,13 @@ def hide_cells(inputs: Inputs) -> HiddenCells:
     people, weights = inputs.held_out[:MOST_PEOPLE], inputs.held_out_weights[:MOST_PEOPLE]
     expected = HIDDEN_SHARE * float((people >= 0).sum())
     rounds = int(np.clip(np.ceil(FEWEST_CELLS / max(expected, 1.0)), 1, MOST_ROUNDS))
+    count = len(people)
     people, weights = people.repeat(rounds, 1), weights.repeat(rounds)
     generator = torch.Generator().manual_seed(1)
     chosen = torch.rand(people.shape, generator=generator) < HIDDEN_SHARE
     # Of the smallest surveys no answer might be chosen at all.
     chosen[torch.arange(len(people)), torch.randint(people.shape[1], (len(people),), generator=generator)] = True
-    cells = HiddenCells(people.masked_fill(chosen, MISSING), people.masked_fill(~chosen, MISSING), weights)
+    cells = HiddenCells(people.masked_fill(chosen, MISSING), people.masked_fill(~chosen, MISSING), weights, count)
     if not (cells.weights[(cells.hidden >= 0).any(dim=1)] > 0).any():
         raise ModelError("The held-out people have too few answers to judge a model by: more people are needed.")
     return cells
