@@ -134,8 +134,8 @@ def choose(candidates: Sequence[Fitted], cells: HiddenCells) -> Fitted:
     """More residuals only where they foretell hidden answers better, and by more than chance."""
     best = candidates[0]
     for candidate in candidates[1:]:
-        costs = (cost_people(fitted.network, cells) for fitted in (candidate, best))
-        [compared] = compare_costs(*costs, cells, {})
+        new, old = (cost_people(fitted.network, cells) for fitted in (candidate, best))
+        [compared] = compare_costs(new, old, cells, {})
         if -compared.difference >= max(LEAST_GAIN, SURE * compared.se):
             best = candidate
     return best
