@@ -28,6 +28,7 @@ class Measurements:
     spec: FeatureSpec
     version: str
     report: Mapping[str, Any]
+    gate: Mapping[str, Any]
     residuals: int
     data: DataSummary
     costs: list[GroupCost]

@@ -1,9 +1,11 @@
 """The model card: what a model was made of, how far to trust it, what it must not be used for; all of it measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from expectations.codebook import Codebook
+from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
 from jobs.card_parts import Measurements
 from jobs.card_quality import (
@@ -33,6 +35,7 @@ SECTIONS = (
     show_likelihood,
     show_reliability,
     show_calibration,
+    show_gate,
     show_items,
     show_curves,
     show_correlations,
@@ -40,12 +43,15 @@ SECTIONS = (
 )
 
 
-def write_card(folder: Path, model: Model, book: Codebook, features_paths: Sequence[Path]) -> None:
+def write_card(
+    folder: Path, model: Model, book: Codebook, features_paths: Sequence[Path], gate: Mapping[str, Any]
+) -> None:
     """Writes card.md and card.html, each replaced in one step. The same model and features give the same bytes.
 
-    `features_paths` are those that the model was trained on. Raises ModelError for features that do not fit.
+    `features_paths` are those that the model was trained on, `gate` holds the reasons against it and the measures
+    behind them, or nothing where it was not judged. Raises ModelError for features that do not fit.
     """
-    measured = measure_model(model, book, features_paths)
+    measured = measure_model(model, book, features_paths, gate)
     sections = [section for show in SECTIONS if (section := show(measured)) is not None]
     for name in ("card.md", "card.html"):
         page = render_page(f"{name}.j2", book=book, model_version=model.model_version, sections=sections)
@@ -55,7 +61,9 @@ def write_card(folder: Path, model: Model, book: Codebook, features_paths: Seque
         write_atomically(folder / name, page)
 
 
-def measure_model(model: Model, book: Codebook, features_paths: Sequence[Path]) -> Measurements:
+def measure_model(
+    model: Model, book: Codebook, features_paths: Sequence[Path], gate: Mapping[str, Any]
+) -> Measurements:
     paths, network, spec = sorted(features_paths), model.network, model.spec
     weight_column = model.report["settings"]["weight_column"]
     with fix_threads(1):
@@ -67,6 +75,7 @@ def measure_model(model: Model, book: Codebook, features_paths: Sequence[Path]) 
             spec=spec,
             version=model.model_version,
             report=model.report,
+            gate=gate,
             residuals=network.residuals,
             data=summarise_data(people, count_people(paths), spec),
             costs=cost_groups(network, inputs, labels),

@@ -18,6 +18,7 @@ from expectations.codebook import Codebook
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
+from jobs.model_card import write_card
 from jobs.preprocess import score_levels
 from jobs.promotions import find_model
 from model.drift import compare_shares, share_answers
@@ -45,6 +46,8 @@ def run(job: Job) -> StageRecord:
     if champion and reason is None:
         return StageRecord("train", inputs, details={**_keep(job, champion), "drift": describe_drift(drift)})
     verdict = _train_and_judge(job, champion, old, features)
+    gate = {"reasons": verdict.reasons, "measures": verdict.measures}
+    write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
     told = {"reason": reason, "drift": describe_drift(drift), "gate": verdict.measures}
     if verdict.reasons and old is not None:
         refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons}

@@ -17,6 +17,18 @@ from model.registry import Model
 from tests.model.simulation import simulate
 
 PEOPLE = 2000
+GATE = {
+    "reasons": [],
+    "measures": {
+        "coverage": [{"level": "all", "answers": 900, "covered": 0.912, "se": 0.0101}],
+        "ranks": {"depression": 0.0123},
+        "link": {"errors": {"depression": 0.01}, "drifted": ["phq9_3"], "broken": []},
+        "comparisons": [
+            {"group": "all", "people": 200, "difference": 0.0031, "se": 0.002, "p": 0.98},
+            {"group": "sex=female", "people": 150, "difference": -0.0007, "se": 0.003, "p": 0.99},
+        ],
+    },
+}
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -75,7 +87,7 @@ def model(book: Codebook) -> Model:
 @pytest.fixture(scope="module")
 def card(model: Model, book: Codebook, features: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("card")
-    write_card(folder, model, book, features)
+    write_card(folder, model, book, features, GATE)
     return folder
 
 
@@ -138,7 +150,7 @@ def test_markdown_tables_have_cells_for_every_column(card):
 
 
 def test_the_same_model_and_features_give_the_same_bytes(card, model, book, features, tmp_path):
-    write_card(tmp_path, model, book, features[::-1])
+    write_card(tmp_path, model, book, features[::-1], GATE)
     for name in ("card.md", "card.html"):
         assert (tmp_path / name).read_bytes() == (card / name).read_bytes()
 
@@ -146,5 +158,15 @@ def test_the_same_model_and_features_give_the_same_bytes(card, model, book, feat
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
     link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": [], "broken": []}
     linked = Model(model.model_version, model.network, model.norms, {**model.report, "link": link})
-    write_card(tmp_path, linked, book, features)
+    write_card(tmp_path, linked, book, features, {})
     assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()
+
+
+def test_gate_is_told_in_words_and_figures(card, features, model, book, tmp_path):
+    text = (card / "card.md").read_text()
+    assert "The model passed." in text and "91.2 %" in text and "| Depression | 0.012 |" in text
+    assert "| Sex: " in text and f"{chr(8722)}0.0007" in text and "phq9_3" in text
+    write_card(tmp_path, model, book, features, {**GATE, "reasons": ["its unit is lost"]})
+    assert "The model fell short: its unit is lost." in (tmp_path / "card.md").read_text()
+    write_card(tmp_path, model, book, features, {})
+    assert "Whether it may come into force" not in (tmp_path / "card.md").read_text()
