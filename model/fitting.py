@@ -192,7 +192,8 @@ def _run_epoch(
             continue
         # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
         noise = torch.randn((settings.samples // 2, len(categories), network.latents), generator=generator)
-        loss = network.loss(categories, weights, torch.cat([noise, -noise]))
+        bound = network.loss(categories, weights, torch.cat([noise, -noise]))
+        loss = bound + network.prior.penalty() / task.inputs.rows
         if not math.isfinite(loss.item()):
             raise ModelError(
                 f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
@@ -204,7 +205,7 @@ def _run_epoch(
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         _average(averaged, network, step=epoch * task.batches + number)
-        total -= loss.item() * len(categories)
+        total -= bound.item() * len(categories)
         people += len(categories)
     return total / people
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 COMPONENTS = 4
 FIRST_SPREAD = 0.3  # of the components' means: equal components would never part
 FIRST_LOG_SD = -0.1
+CROSS_PRECISION = 40.0  # of a normal density of B around zero, for each other trait that residuals could blend in
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -37,6 +38,13 @@ class Prior(nn.Module):
         self.cross = nn.Parameter(torch.zeros(traits, residuals))
         self.population_mean = nn.Parameter(torch.zeros(traits), requires_grad=False)
         self.population_log_sd = nn.Parameter(torch.zeros(traits), requires_grad=False)
+
+    def penalty(self) -> Tensor:
+        """Minus the log density of B, in nats of the whole sample.
+
+        Without it trainings end in different blends of traits and residuals that foretell answers equally well.
+        """
+        return 0.5 * CROSS_PRECISION * (self.traits - 1) * self.cross.square().sum()
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         """Log masses (M), means (M, T) and lower-triangular factors (M, T, T) of the standardised mixture."""
