@@ -24,7 +24,7 @@ from model.unit import place_population
 
 MOST_PEOPLE = 4096
 DRAWS = 32
-GRID = torch.linspace(-1.5, 1.5, 61)  # trait sds
+GRID = torch.linspace(-1.5, 1.5, 25)  # trait sds
 LARGEST_DRIFT = 0.3  # trait sds: an item that has moved further is no anchor
 FEWEST_ANSWERS = 200  # fewer do not tell where an item stands
 ROUNDS = 4  # a drifted item bears on where the population stands, and that on how far it has drifted

@@ -6,7 +6,7 @@ from torch import Tensor
 from model.network import ProfileNetwork
 
 PEOPLE = 32_768
-DRAWS = 1 << 20  # of all people together
+DRAWS = 1 << 18  # of all people together
 FEWEST_DRAWS, MOST_DRAWS = 32, 256  # of each
 BLOCK = 1024
 ROUNDS = 100
