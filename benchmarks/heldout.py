@@ -26,7 +26,7 @@ from benchmarks.heldout_data import (
 )
 from benchmarks.margins import predict_margins
 from benchmarks.measures import Floats, clustered_se, measure_losses, measure_score
-from benchmarks.profile_model import NEARLY_DONE, measure_pace, predict_with_model
+from benchmarks.profile_model import NEARLY_DONE, measure_pace, predict_with_model, predict_with_plain
 from model.errors import ModelError
 
 CACHE = Path(__file__).resolve().parent.parent / ".bench"
@@ -83,6 +83,7 @@ def list_baselines(data: Questionnaire, seed: int, cache: Path) -> dict[str, Cal
         "factor analysis": partial(ask_peer, "factors", data, seed, cache),
         "graded response per scale": partial(measure_time, predict_with_graded_response, data),
         "gradient boosting per item": partial(ask_peer, "boosting", data, seed, cache),
+        "plain VAE, 20 latents": partial(predict_with_plain, data, seed),
         "TVAE": partial(ask_peer, "tvae", data, seed, cache),
     }
 

@@ -18,11 +18,14 @@ from benchmarks.scales import find_scales
 from model.fitting import Task, TrainingSettings, fit
 from model.inputs import survey_inputs
 from model.network import ProfileNetwork
+from model.plain import PlainNetwork
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
-from model.training import TrainingResult, train
+from model.training import TrainingResult, make_network, train
 
 BLOCK = 1024  # people predicted at once
 TRAINING_FOLDS = 9
+PLAIN_BATCH = 64  # its gradients are noisy whatever the batch: more steps serve it better
+PLAIN_RATE = 4e-3
 NEARLY_DONE = 0.002  # nats per hidden answer of the validation people
 
 
@@ -41,14 +44,7 @@ def predict_with_model(data: Questionnaire, seed: int) -> tuple[Floats, Trained 
     if spec is None:
         return probabilities, None
     trained = train_on(data, TrainingSettings(seed=seed, weight_column=None))
-    place = np.full(len(data.items), -1)
-    place[positions] = np.arange(len(positions))
-    modelled = place[data.cell_items] >= 0
-    rows, items = data.cell_rows[modelled], place[data.cell_items[modelled]]
-    probabilities[modelled] = predict_cells(
-        trained.result.network, data.test[:, positions], rows, items, probabilities.shape[1]
-    )
-    return probabilities, trained
+    return fill_modelled(data, positions, trained.result.network, probabilities), trained
 
 
 def train_on(data: Questionnaire, settings: TrainingSettings) -> Trained:
@@ -60,6 +56,37 @@ def train_on(data: Questionnaire, settings: TrainingSettings) -> Trained:
         start = time.process_time()
         result = train([path], spec, settings, Path(folder) / "model")
         return Trained(result, time.process_time() - start)
+
+
+def predict_with_plain(data: Questionnaire, seed: int) -> tuple[Floats, float]:
+    """The plain VAE's probabilities (C, K), and its seconds of processor time; its batches are smaller."""
+    spec, positions = make_spec(data)
+    probabilities = predict_margins(data)
+    if spec is None:
+        return probabilities, 0.0
+    settings = TrainingSettings(seed=seed, weight_column=None, batch_size=PLAIN_BATCH, encoder_rate=PLAIN_RATE)
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        path = Path(folder) / "features.parquet"
+        write_features(path, spec, data.train[:, positions], data.validation)
+        task = Task([path], spec, settings, survey_inputs([path], spec, None), [])
+        torch.manual_seed(seed)
+        start = time.process_time()
+        network = fit(PlainNetwork(spec), task, Path(folder) / "model", progress=False).network
+        seconds = time.process_time() - start
+    return fill_modelled(data, positions, network, probabilities), seconds
+
+
+def fill_modelled(
+    data: Questionnaire, positions: Integers, network: ProfileNetwork | PlainNetwork, margins: Floats
+) -> Floats:
+    """Probabilities (C, K) of the hidden cells: the network's where it has the item, else the margins."""
+    place = np.full(len(data.items), -1)
+    place[positions] = np.arange(len(positions))
+    modelled = place[data.cell_items] >= 0
+    rows, items = data.cell_rows[modelled], place[data.cell_items[modelled]]
+    filled = margins.copy()
+    filled[modelled] = predict_cells(network, data.test[:, positions], rows, items, margins.shape[1])
+    return filled
 
 
 def measure_pace(data: Questionnaire, trained: Trained) -> tuple[float, float]:
@@ -76,7 +103,7 @@ def measure_pace(data: Questionnaire, trained: Trained) -> tuple[float, float]:
         write_features(path, spec, data.train[:, positions], data.validation)
         task = Task([path], spec, settings, survey_inputs([path], spec, None), [])
         start = time.process_time()
-        fitted = fit(task, Path(folder) / "model", progress=False)
+        fitted = fit(make_network(task), task, Path(folder) / "model", progress=False)
         seconds = time.process_time() - start
     history = fitted.history
     near = next(epoch for epoch in history if epoch.nats_per_answer <= fitted.nats_per_answer + NEARLY_DONE)
@@ -113,7 +140,9 @@ def write_features(path: Path, spec: FeatureSpec, codes: Codes, validation: npt.
 
 
 @torch.no_grad()
-def predict_cells(network: ProfileNetwork, codes: Codes, rows: Integers, items: Integers, most: int) -> Floats:
+def predict_cells(
+    network: ProfileNetwork | PlainNetwork, codes: Codes, rows: Integers, items: Integers, most: int
+) -> Floats:
     """Probabilities (C, most) of levels in ascending order; `codes` (m, J) are what is seen of the people."""
     categories = network.categories(torch.from_numpy(codes))
     blocks = [network.predict(block) for block in torch.split(categories, BLOCK)]

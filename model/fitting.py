@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, optim
@@ -16,8 +17,8 @@ from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, sav
 from model.errors import ModelError
 from model.feed import Batch, TrainingFeed, training_batches
 from model.inputs import HELD_OUT_FOLD, Inputs
-from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
+from model.plain import PlainNetwork
 from model.spec import FeatureSpec
 from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
 
@@ -35,6 +36,9 @@ EQUAL = 5e-4  # nats per hidden answer: less is no difference
 PATIENCE = 3  # one part in so many of the epochs, without gain, ends a training
 BETAS = (0.9, 0.99)  # of Adam: a training of some hundred steps is over before longer averages mean anything
 AVERAGING = 0.99  # of the weights over steps (Polyak & Juditsky 1992): the average is what is judged and kept
+
+
+Network = TypeVar("Network", ProfileNetwork, PlainNetwork)
 
 
 @dataclass(frozen=True)
@@ -100,10 +104,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Generic[Network]):
     """The network with its best epoch's weights, and the figures of every epoch."""
 
-    network: ProfileNetwork
+    network: Network
     history: list[Epoch]
 
     @property
@@ -115,21 +119,19 @@ class Fitted:
         return self.history[find_best(self.history)].nats_per_answer
 
 
-def fit(task: Task, folder: Path, progress: bool) -> Fitted:
-    """Train to the end, or from the checkpoint in `folder` on to the same end.
+def fit(network: Network, task: Task, folder: Path, progress: bool) -> Fitted[Network]:
+    """Train a network to the end, or from the checkpoint in `folder` on to the same end.
 
     Raises ModelError for a loss that is not finite, naming epoch and batch; the last good checkpoint stays.
     """
     settings, inputs = task.settings, task.inputs
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = ProfileNetwork(task.spec, smooth_margins(inputs.counts, task.spec), settings.residuals or 0)
     averaged = network.copy()
     optimizer = _make_optimizer(network, settings)
     cells = hide_cells(inputs)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
-    if (checkpoint := load_checkpoint(folder, task.fingerprint)) is not None:
+    fingerprint = f"{type(network).__name__} {task.fingerprint}"
+    if (checkpoint := load_checkpoint(folder, fingerprint)) is not None:
         history, best = checkpoint.history, unpack_state(checkpoint.tensors, network, averaged, optimizer)
     done = history[-1].epoch if history else 0
     columns = [*task.spec.columns, "fold"] + ([settings.weight_column] if settings.weight_column else [])
@@ -140,7 +142,7 @@ def fit(task: Task, folder: Path, progress: bool) -> Fitted:
         tqdm(
             total=task.epochs,
             initial=done,
-            desc=f"training, {network.residuals} residuals",
+            desc=f"training, {network.latents} latents",
             unit="epoch",
             disable=None if progress else True,
         ) as bar,
@@ -155,13 +157,13 @@ def fit(task: Task, folder: Path, progress: bool) -> Fitted:
             if find_best(history) == len(history) - 1:
                 best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
             state = pack_state(network, averaged, best, optimizer)
-            save_checkpoint(folder, Checkpoint(task.fingerprint, history, state))
+            save_checkpoint(folder, Checkpoint(fingerprint, history, state))
             bar.set_postfix(nats=f"{history[-1].nats_per_answer:.4f}")
     averaged.load_state_dict(best)
     return Fitted(averaged.eval(), history)
 
 
-def _measure(network: ProfileNetwork, cells: HiddenCells, epoch: int) -> float:
+def _measure(network: ProfileNetwork | PlainNetwork, cells: HiddenCells, epoch: int) -> float:
     cost = cost_per_answer(cost_people(network, cells, LOOKING_DRAWS), cells)
     if not math.isfinite(cost):
         raise ModelError(
@@ -172,8 +174,8 @@ def _measure(network: ProfileNetwork, cells: HiddenCells, epoch: int) -> float:
 
 
 def _run_epoch(
-    network: ProfileNetwork,
-    averaged: ProfileNetwork,
+    network: Network,
+    averaged: Network,
     optimizer: optim.Optimizer,
     feed: TrainingFeed,
     task: Task,
@@ -190,28 +192,39 @@ def _run_epoch(
         categories, weights = _take_training_people(batch, network, settings, task.inputs)
         if not len(categories):
             continue
-        # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
-        noise = torch.randn((settings.samples // 2, len(categories), network.latents), generator=generator)
-        bound = network.loss(categories, weights, torch.cat([noise, -noise]))
-        loss = bound + network.prior.penalty() / task.inputs.rows
+        loss, objective = _find_loss(network, categories, weights, task, generator)
         if not math.isfinite(loss.item()):
             raise ModelError(
                 f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
                 "The last good checkpoint is kept; lower the learning rates."
             )
-        dreamt, answers = simulate_people(network, categories >= 0, DREAMT, generator)
         optimizer.zero_grad()
-        (loss - score_latents(network, dreamt, answers).mean()).backward()  # type: ignore[no-untyped-call]
+        objective.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
         _average(averaged, network, step=epoch * task.batches + number)
-        total -= bound.item() * len(categories)
+        total -= loss.item() * len(categories)
         people += len(categories)
     return total / people
 
 
+def _find_loss(
+    network: ProfileNetwork | PlainNetwork, categories: Tensor, weights: Tensor, task: Task, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Minus the mean bound, and what is minimised."""
+    if isinstance(network, PlainNetwork):
+        loss = network.loss(categories, weights, generator)
+        return loss, loss
+    # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
+    noise = torch.randn((task.settings.samples // 2, len(categories), network.latents), generator=generator)
+    loss = network.loss(categories, weights, torch.cat([noise, -noise]))
+    dreamt, answers = simulate_people(network, categories >= 0, DREAMT, generator)
+    dreaming = score_latents(network, dreamt, answers).mean()
+    return loss, loss + network.prior.penalty() / task.inputs.rows - dreaming
+
+
 @torch.no_grad()
-def _average(averaged: ProfileNetwork, network: ProfileNetwork, step: int) -> None:
+def _average(averaged: Network, network: Network, step: int) -> None:
     """Move the average towards the weights, at first quickly, so that the start is soon forgotten."""
     share = 1 - min(AVERAGING, (step + 1) / (step + 10))
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), share)
@@ -223,7 +236,7 @@ def find_rate(done: float) -> float:
 
 
 def _take_training_people(
-    batch: Batch, network: ProfileNetwork, settings: TrainingSettings, inputs: Inputs
+    batch: Batch, network: ProfileNetwork | PlainNetwork, settings: TrainingSettings, inputs: Inputs
 ) -> tuple[Tensor, Tensor]:
     """Categories (rows, items) and weights (rows, mean 1 over all of them) of a batch's people outside fold 0."""
     training = batch["fold"] != HELD_OUT_FOLD
@@ -233,9 +246,9 @@ def _take_training_people(
     return categories, (batch[settings.weight_column][training] / inputs.mean_weight).float()
 
 
-def _make_optimizer(network: ProfileNetwork, settings: TrainingSettings) -> optim.Optimizer:
+def _make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Adam; the few parameters of items and prior learn faster than the perceptrons."""
-    rates = {"encoder": settings.encoder_rate, "shift": settings.shift_rate}
+    rates = {"encoder": settings.encoder_rate, "decoder": settings.encoder_rate, "shift": settings.shift_rate}
     groups: dict[float, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

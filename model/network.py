@@ -115,8 +115,12 @@ class ProfileNetwork(nn.Module):
         latents = posterior.mean + torch.einsum("bij,sbj->sbi", posterior.factor, noise.expand(-1, len(categories), -1))
         log_det = posterior.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         log_q = -0.5 * noise.square().sum(dim=-1) - log_det - 0.5 * LOG_TWO_PI * self.latents
-        answers = self.items.log_prob(*self.place(latents), categories).sum(dim=-1)
+        answers = self.log_prob(latents, categories).sum(dim=-1)
         return Draws(latents, answers + self.prior.log_prob(latents) - log_q)
+
+    def log_prob(self, latents: Tensor, categories: Tensor) -> Tensor:
+        """Log probability (..., B, J) of the answers of `categories` (B, J); zero where there is none."""
+        return self.items.log_prob(*self.place(latents), categories)
 
     def place(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
         """Location and spread (..., J) of the items at latents (..., D); the spread is None without residuals."""

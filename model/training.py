@@ -13,6 +13,7 @@ from model.drift import share_answers
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
 from model.inputs import People, hash_file, read_sample, survey_inputs
+from model.likelihood import smooth_margins
 from model.linking import measure_shifts, move_to
 from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
@@ -85,10 +86,10 @@ def train(
 def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[ProfileNetwork, dict[str, Any]]:
     """The first network of a series: its population is the reference."""
     settings = task.settings
-    candidates = [
-        fit(replace(task, settings=replace(settings, residuals=count)), folder / str(count), progress)
-        for count in count_residuals(task.spec, settings, task.inputs.rows)
-    ]
+    candidates = []
+    for count in count_residuals(task.spec, settings, task.inputs.rows):
+        tried = replace(task, settings=replace(settings, residuals=count))
+        candidates.append(fit(make_network(tried), tried, folder / str(count), progress))
     chosen = choose(candidates, hide_cells(task.inputs))
     network = chosen.network
     categories, weights = tell_sample(network, sample)
@@ -106,6 +107,13 @@ def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[Pr
         "link": None,
     }
     return network, told
+
+
+def make_network(task: Task) -> ProfileNetwork:
+    """A network at its start; `task.settings.residuals` is a number here."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.settings.seed)
+        return ProfileNetwork(task.spec, smooth_margins(task.inputs.counts, task.spec), task.settings.residuals or 0)
 
 
 def _go_on(champion: TrainingResult, sample: People) -> tuple[ProfileNetwork, dict[str, Any]]:
@@ -130,7 +138,7 @@ def count_residuals(spec: FeatureSpec, settings: TrainingSettings, rows: int) ->
     return RESIDUALS_OF_MANY_ITEMS if len(spec.items) >= MANY_ITEMS else RESIDUALS
 
 
-def choose(candidates: Sequence[Fitted], cells: HiddenCells) -> Fitted:
+def choose(candidates: Sequence[Fitted[ProfileNetwork]], cells: HiddenCells) -> Fitted[ProfileNetwork]:
     """More residuals only where they foretell hidden answers better, and by more than chance."""
     best = candidates[0]
     for candidate in candidates[1:]:

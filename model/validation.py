@@ -10,6 +10,7 @@ from model.errors import ModelError
 from model.inputs import Inputs
 from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
+from model.plain import PlainNetwork
 from model.spec import MISSING, FeatureSpec
 
 BLOCK = 2048
@@ -61,12 +62,12 @@ def hide_cells(inputs: Inputs) -> HiddenCells:
 
 
 @torch.no_grad()
-def cost_people(network: ProfileNetwork, cells: HiddenCells, draws: int = DRAWS) -> Tensor:
+def cost_people(network: ProfileNetwork | PlainNetwork, cells: HiddenCells, draws: int = DRAWS) -> Tensor:
     """What each person's hidden answers cost (B), in nats, given the answers that are seen."""
     costs = []
     for seen, hidden in zip(torch.split(cells.seen, BLOCK), torch.split(cells.hidden, BLOCK), strict=True):
         inferred = network.infer(seen, draws)
-        answers = network.items.log_prob(*network.place(inferred.latents), hidden)
+        answers = network.log_prob(inferred.latents, hidden)
         log_mass = inferred.log_weights.log_softmax(dim=0)
         costs.append(-torch.logsumexp(log_mass[..., None] + answers, dim=0).clamp(min=np.log(FLOOR)).sum(dim=1))
     return torch.cat(costs)
