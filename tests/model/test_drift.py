@@ -1,0 +1,59 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.drift import PSEUDO_SHARE, compare_one, compare_shares, share_answers, share_profiles
+from tests.model.simulation import make_spec, simulate, write_features
+
+shares = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=6)
+
+
+def test_psi_by_hand():
+    expected = (0.5 - 0.6) * math.log(0.5 / 0.6) + (0.5 - 0.4) * math.log(0.5 / 0.4)
+    assert compare_one([0.6, 0.4], [0.5, 0.5]) == pytest.approx(expected)
+
+
+@given(shares)
+def test_psi_is_zero_for_the_same_and_never_negative(values):
+    p = np.array(values) / sum(values)
+    assert compare_one(p, p) == 0.0
+    assert compare_one(p, p[::-1]) >= 0.0
+    assert compare_one(p, p[::-1]) == pytest.approx(compare_one(p[::-1], p))
+
+
+def test_a_category_that_nobody_is_in_gives_a_number():
+    found = compare_one([0.5, 0.5, 0.0], [0.5, 0.25, 0.25])
+    assert math.isfinite(found) and found > 0.25 * math.log(0.2 / PSEUDO_SHARE)
+
+
+def test_answers_are_shared_out_by_weight(tmp_path):
+    spec = make_spec((2, 2))
+    codes, _ = simulate(spec, 400)
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, len(codes))
+    found = share_answers(write_features(tmp_path, spec, codes, weights), spec, "weight")
+    for position, item in enumerate(spec.items):
+        expected = [weights[codes[:, position] == code].sum() / weights.sum() for code in range(-1, 4)]
+        assert found[item.key] == pytest.approx(expected)
+
+
+def test_people_who_skip_more_or_answer_higher_are_a_drift(tmp_path):
+    spec = make_spec((2, 2))
+    codes, _ = simulate(spec, 3000)
+    others, _ = simulate(spec, 3000, seed=2)
+    before, same = (
+        share_answers(write_features(tmp_path / name, spec, part), spec, None)
+        for name, part in (("before", codes), ("same", others))
+    )
+    assert max(compare_shares(before, same).values()) < 0.02
+    others[:, 0] = np.where(np.arange(len(others)) % 2, -1, others[:, 0])
+    others[:, 1] = 3
+    found = compare_shares(before, share_answers(write_features(tmp_path / "moved", spec, others), spec, None))
+    assert found["t0_0"] > 0.25 and found["t0_1"] > 0.25 and max(found["t1_0"], found["t1_1"]) < 0.02
+
+
+def test_profiles_are_shared_out_between_fixed_levels():
+    found = share_profiles(np.array([-3.0, 0.1, 0.2, 5.0], dtype=np.float32), np.array([1.0, 1.0, 1.0, 3.0]))
+    assert found[0] == pytest.approx(1 / 6) and found[-1] == pytest.approx(0.5) and sum(found) == pytest.approx(1.0)
