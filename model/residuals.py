@@ -35,5 +35,7 @@ class ResidualShift(nn.Module):
         shifting = shifting - direction.T @ (direction @ shifting)
         constant = constant - (constant @ direction.T) @ direction
         hidden = torch.tanh(self.hidden(residual))
-        log_spread = F.linear(hidden, spreading, spreading_constant)
-        return F.linear(hidden, shifting, constant), torch.exp(log_spread.clamp(-WIDEST, WIDEST))
+        # One product for both halves is the quicker.
+        out = F.linear(hidden, torch.cat([shifting, spreading]), torch.cat([constant, spreading_constant]))
+        shift, log_spread = out.chunk(2, dim=-1)
+        return shift, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
