@@ -21,14 +21,16 @@ from jobs.lake import Lake, StageRecord
 from jobs.model_card import write_card
 from jobs.preprocess import score_levels
 from jobs.promotions import find_model
+from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers
 from model.errors import ModelError
 from model.fitting import TrainingSettings
 from model.gate import compare_costs, cover_answers, find_losses, find_miscalibration, rank_simulated
 from model.inputs import read_held_out_labels, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
-from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
+from model.spec import CovariateSpec, FeatureSpec, ItemSpec, ScaleSpec, TraitSpec, compare_specs
 from model.training import TrainingResult, train
+from model.unit import PEOPLE
 from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
 SETTINGS = TrainingSettings()
@@ -65,7 +67,7 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook) -
         model = load_model(lake.root / champion["folder"])
     except ModelError:
         return None
-    return model if model.spec == build_spec(book) else None
+    return None if compare_specs(model.spec, build_spec(book)) else model
 
 
 def find_reason(
@@ -187,6 +189,7 @@ def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:
         for batch in pq.ParquetFile(path).iter_batches(columns=columns):
             for name in columns:
                 digest.update(batch.column(name).to_numpy().tobytes())
+    digest.update(read_covariates(features, spec, PEOPLE).tobytes())
     return digest.hexdigest()
 
 
@@ -216,10 +219,16 @@ def build_spec(book: Codebook) -> FeatureSpec:
         trait = trait_of.get(item.key)
         flipped = trait is not None and scales[trait.scale].positive
         items.append(ItemSpec(item.key, score_levels(item), trait.key if trait else None, flipped))
+    cohorts = {cohort.key for cohort in book.cohorts}  # a cohort of that name takes the covariate's column
     return FeatureSpec(
         items=tuple(items),
         traits=tuple(TraitSpec(trait.key, scales[trait.scale].items) for trait in book.traits),
         scales=tuple(ScaleSpec(scale.key, scale.items, scale.multiply, scale.cut) for scale in book.scales),
         codebook=book.codebook,
         codebook_version=str(book.version),
+        covariates=tuple(
+            CovariateSpec(part.key, part.kind, tuple(str(level) for level in part.levels))
+            for part in book.covariates
+            if part.key not in cohorts
+        ),
     )

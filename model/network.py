@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.covariate_heads import CovariateHead
 from model.likelihood import GradedItems, to_categories
 from model.prior import LOG_TWO_PI, Prior
 from model.residuals import ResidualShift
@@ -68,6 +69,8 @@ class ProfileNetwork(nn.Module):
         self.items = GradedItems(spec, margins)
         self.prior = Prior(self.traits, residuals)
         self.shift = ResidualShift(residuals, len(spec.items)) if residuals else None
+        # Taught last, by model/covariates.py; no profile is made from them.
+        self.covariates = nn.ModuleList([CovariateHead(part, self.traits) for part in spec.covariates])
         widths = torch.tensor([len(item.levels) + 1 for item in spec.items])
         self.inputs = int(widths.sum())
         self.register_buffer("starts", widths.cumsum(0) - widths + 1, persistent=False)

@@ -1,4 +1,4 @@
-"""What the model reads: items with their levels and traits, and the scales it speaks about."""
+"""What the model reads: items with their levels and traits, the scales it speaks about, and people's covariates."""
 
 from __future__ import annotations
 
@@ -51,12 +51,25 @@ class ScaleSpec:
 
 
 @dataclass(frozen=True)
+class CovariateSpec:
+    """A column that describes people and measures no trait; null where it is not known.
+
+    `kind` is nominal, binary (text, one of `levels`), continuous or count (float64, `levels` empty).
+    """
+
+    key: str
+    kind: str
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FeatureSpec:
     items: tuple[ItemSpec, ...]
     traits: tuple[TraitSpec, ...]
     scales: tuple[ScaleSpec, ...]
     codebook: str
     codebook_version: str
+    covariates: tuple[CovariateSpec, ...] = ()
 
     def __post_init__(self) -> None:
         problems = list(_find_problems(self))
@@ -81,6 +94,9 @@ class FeatureSpec:
                 scales=tuple(ScaleSpec(**{**scale, "items": tuple(scale["items"])}) for scale in data["scales"]),
                 codebook=data["codebook"],
                 codebook_version=data["codebook_version"],
+                covariates=tuple(
+                    CovariateSpec(**{**part, "levels": tuple(part["levels"])}) for part in data["covariates"]
+                ),
             )
         except (KeyError, TypeError) as error:
             raise ModelError(f"The feature spec cannot be read: {error}.") from error
@@ -112,7 +128,7 @@ class FeatureSpec:
 def compare_specs(model: FeatureSpec, features: FeatureSpec) -> list[str]:
     """Differences that keep a model from scoring features, one sentence each; empty when they fit.
 
-    The codebook's version alone is no difference: a version that changes no item, trait or scale still fits.
+    The codebook's version alone is no difference, nor are covariates: no profile is made from them.
     """
     differences = []
     if model.codebook != features.codebook:
@@ -144,6 +160,7 @@ def _find_problems(spec: FeatureSpec) -> Iterator[str]:
         ("item", [item.key for item in spec.items]),
         ("trait", [trait.key for trait in spec.traits]),
         ("scale", [scale.key for scale in spec.scales]),
+        ("covariate", [part.key for part in spec.covariates]),
     ):
         yield from (f"{kind} {key} comes twice" for key in sorted({key for key in keys if keys.count(key) > 1}))
     if not spec.traits:
@@ -163,3 +180,10 @@ def _find_problems(spec: FeatureSpec) -> Iterator[str]:
         unknown = sorted(set(scale.items) - set(items))
         if unknown or not scale.items:
             yield f"scale {scale.key} names unknown items: {', '.join(unknown) or 'it has none'}"
+    for part in spec.covariates:
+        if part.kind not in ("nominal", "binary", "continuous", "count"):
+            yield f"covariate {part.key} is of the unknown kind {part.kind}"
+        elif part.kind == "binary" and len(part.levels) != 2:
+            yield f"the binary covariate {part.key} needs two levels"
+        elif part.kind == "nominal" and len(set(part.levels)) < max(2, len(part.levels)):
+            yield f"the nominal covariate {part.key} needs two different levels or more"

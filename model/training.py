@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.amortise import settle_encoder
+from model.covariate_heads import CovariateHead
+from model.covariates import fit_covariates, read_covariates
 from model.drift import share_answers
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
@@ -56,6 +58,8 @@ def train(
     stays).
     """
     paths = sorted(paths)
+    if champion:  # its items keep their order, whatever order tonight's codebook lists them in
+        spec = replace(champion.network.spec, codebook_version=spec.codebook_version, covariates=spec.covariates)
     with fix_threads(settings.threads):
         inputs = survey_inputs(paths, spec, settings.weight_column)
         files = [{"name": path.name, "sha256": hash_file(path)} for path in paths]
@@ -64,6 +68,7 @@ def train(
             network, told = _go_on(champion, sample)
         else:
             network, told = _start(Task(paths, spec, settings, inputs, files), folder, sample, progress)
+        told["covariates"] = teach_covariates(network, spec, paths, sample)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
@@ -122,6 +127,16 @@ def _go_on(champion: TrainingResult, sample: People) -> tuple[ProfileNetwork, di
     link, moved = move_to(network, *tell_sample(network, sample), reference=old["shifts"], moved=old["moved"])
     kept = {key: old[key] for key in ("residuals", "history", "best_epoch", "shifts")}
     return network, {**kept, "moved": moved, "link": link.to_json()}
+
+
+def teach_covariates(
+    network: ProfileNetwork, spec: FeatureSpec, paths: Sequence[Path], sample: People
+) -> list[dict[str, Any]]:
+    """Tonight's covariates, which need not be those that the champion knew, given the finished traits."""
+    network.spec = spec
+    network.covariates = nn.ModuleList([CovariateHead(part, network.traits) for part in spec.covariates])
+    values = read_covariates(paths, spec, len(sample.codes))
+    return [asdict(found) for found in fit_covariates(network, *tell_sample(network, sample), sample.folds, values)]
 
 
 def tell_sample(network: ProfileNetwork, sample: People) -> tuple[Tensor, Tensor]:
