@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from expectations.codebook import Codebook
+from jobs.card_covariates import show_covariates
 from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
 from jobs.card_parts import Measurements
@@ -39,6 +40,7 @@ SECTIONS = (
     show_items,
     show_curves,
     show_correlations,
+    show_covariates,
     show_method,
 )
 

@@ -1,6 +1,8 @@
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +71,14 @@ def features(book: Codebook, tmp_path_factory: pytest.TempPathFactory) -> list[P
     return paths
 
 
+def covariate(key: str, kind: str, people_by_level: dict[str, int], slopes: list[list[float]]) -> dict[str, Any]:
+    costs = {"cost": 2.0, "margin_cost": 2.123} if slopes else {"cost": None, "margin_cost": None}
+    people = 1800 if slopes else 3
+    return {
+        "key": key, "kind": kind, "people": people, "people_by_level": people_by_level, "slopes": slopes, **costs
+    }  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def model(book: Codebook) -> Model:
     torch.manual_seed(2)
@@ -79,6 +89,13 @@ def model(book: Codebook) -> Model:
         "residuals": {"chosen": 2, "nats_per_answer": {"0": 1.5, "2": 1.4}},
         "files": [],
         "link": None,
+        "covariates": [
+            covariate("age", "count", {}, [[0.1, math.log(3.21)]]),
+            covariate("income_log", "continuous", {}, [[-0.27, 0.1]]),
+            covariate("urban", "binary", {"0": 900, "1": 900}, [[math.log(6.54), 0.0]]),
+            covariate("region", "nominal", {"north": 900, "east": 49, "south": 851}, [[0.7, 0.7], [math.log(7.89), 0]]),
+            covariate("household_size", "count", {}, []),
+        ],
         "torch": torch.__version__,
     }
     return Model("model-1", network, Norms({}, []), report)
@@ -128,6 +145,18 @@ def test_nothing_of_one_person_and_no_small_group(card, book, name):
     assert "pseudonym" not in page and "person_id" not in page
     rare = book.cohorts[0].read_group(book.cohorts[0].groups[0])
     assert re.search(rf"{rare}\W.*fewer than 50.*withheld", page)
+
+
+def test_covariates_are_told_in_the_measure_of_their_kind(card):
+    page = (card / "card.md").read_text()
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.startswith("| ")}
+    assert re.search(r"1,800 \| 1\.11 \| 3\.21 \| 0\.123", rows["age in years: ratio of expected counts"])
+    assert re.search(r"−0\.27 \| 0\.10", rows["logarithm of yearly household income: sds"])
+    assert "6.54" in rows["lives in a town or city: odds ratio of 1 against 0"]
+    assert "7.89" in rows["region: odds ratio of south against north"]
+    # Of 49 people, and of 3, nothing is told.
+    assert re.search(r"fewer than 50 \| withheld \| withheld", rows["region: odds ratio of east against north"])
+    assert re.search(r"fewer than 50( \| withheld){3}", rows["people in the household: ratio of expected counts"])
 
 
 def test_the_folder_holds_the_two_files_alone(card):
