@@ -75,6 +75,11 @@ def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
     if book.answered_at:
         raw, typed = F.col(book.answered_at + RAW), F.col(book.answered_at)
         columns.append(F.when(raw.isNotNull(), typed.isNotNull()).alias(helper(f"{book.answered_at}_type")))
+    for part in book.covariates:
+        if part.kind == "count":
+            number = F.col(part.column)
+            whole = (number >= 0) & (number == F.rint(number))
+            columns.append((whole | number.isin(*part.missing)).alias(helper(f"{part.column}_whole")))
     try:
         for rule in book.rules:
             frame = frame.withColumn(helper(rule.name), F.expr(rule.sql))

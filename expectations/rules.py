@@ -118,6 +118,9 @@ def _rule_answers(book: Codebook) -> Iterator[Rule]:
             yield Rule(f"{part.column}_missing", "present", part.column + RAW, f"{part.key} is known")
         if types[part.column] == "number":
             yield _rule_number(part.column)
+        if isinstance(part, Covariate) and part.kind == "count":
+            name = f"{part.column}_whole"
+            yield Rule(name, "true", helper(name), f"{part.key} is a whole number, not negative")
         yield from _rule_range(part, is_text=types[part.column] == "text")
 
 

@@ -57,6 +57,8 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"region": "North"}, ["region_values"]),
     ({"age": None}, ["age_missing"]),
     ({"age": "111"}, ["age_range"]),
+    ({"age": "30.0"}, []),
+    ({"age": "30.5"}, ["age_whole"]),
     ({"A": "2", "age": "101"}, ["sober"]),
     ({"w": None}, ["w_missing"]),
     ({"w": "heavy"}, ["w_type"]),

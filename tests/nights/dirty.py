@@ -40,7 +40,7 @@ RULES = (
     *("row_shape", "person_id_missing", "person_repeated", "day_missing", "day_type", "day_future"),
     *("w_missing", "w_type", "w_positive", "s_missing", "p_missing", "p_in_one_stratum"),
     *("A_type", "A_values", "B_type", "B_values"),
-    *("age_missing", "age_type", "age_range", "sex_type", "sex_values", "region_values"),
+    *("age_missing", "age_type", "age_whole", "age_range", "sex_type", "sex_values", "region_values"),
 )
 EMPTY_ROW = {"row_shape", "person_id_missing", "day_missing", "w_missing", "s_missing", "p_missing", "age_missing"}
 
@@ -56,9 +56,9 @@ BAD_WEIGHTS = (
     | dict.fromkeys(("heavy", "nan", "1,5", "1_000", "1d", "0x1p3", "1\u2029", "∞"), "type")
     | {"": "missing"}
 )
-GOOD_AGES = dict.fromkeys(("18", "30", "64", "110", "30.5", "4e1"))
+GOOD_AGES = dict.fromkeys(("18", "30", "64", "110", "31.0", "4e1"))
 CHILDREN = dict.fromkeys(("17", "0", "-3", "17.9", "-Infinity"), "ineligible")
-BAD_AGES = {"": "missing", "old": "type", "30y": "type", "44\u2028": "type", "111": "range", "Infinity": "range"}
+BAD_AGES = {"": "missing", "old": "type", "30y": "type", "44\u2028": "type", "30.5": "whole", "111": "range", "Infinity": "range"}
 GOOD_SEXES = dict.fromkeys(("1", "2", "2.0", ""))
 BAD_SEXES = {"3": "values", "0": "values", "f": "type", "1\u2028": "type"}
 GOOD_REGIONS = dict.fromkeys(("north", "l'est", 'sør, "ytre"', "a\\b", ""))
