@@ -38,16 +38,19 @@ def run(job: Job) -> StageRecord:
     open_to_all = {outcome.name for outcome in outcomes if outcome.public}
     public = protect_rows([row for row in rows if row.outcome in open_to_all])
     scratch = job.night.scratch("aggregate")
+    # Outcomes made of a trait have the unit of the model's series.
+    series = dict.fromkeys({o.name for o in outcomes} - open_to_all, job.night.read("train").details["series"])
+    internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))
     written = {
-        "cohorts_internal": _write(rows, job.book, estimates_columns(job.book, internal=True), scratch / "internal"),
-        "cohorts": _write(public, job.book, estimates_columns(job.book, internal=False), scratch / "public"),
+        "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
+        "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
         "quality": _write_table(_measure_quality(job), quality_columns(), scratch / "quality"),
     }
     tables = {table: job.night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
-    return StageRecord("aggregate", job.night.digests("validate", "score"), tables, counts)
+    return StageRecord("aggregate", job.night.digests("validate", "train", "score"), tables, counts)
 
 
 def measure_outcome(outcome: Outcome) -> Column:
@@ -65,9 +68,12 @@ def read_design(paths: Sequence[Path]) -> list[tuple[str, str]]:
     return list(zip(table["stratum"].to_pylist(), table["psu"].to_pylist(), strict=True))
 
 
-def _write(rows: Sequence[CohortRow], book: Codebook, columns: Sequence[ColumnSpec], file: Path) -> Path:
+def _write(
+    rows: Sequence[CohortRow], book: Codebook, columns: Sequence[ColumnSpec], file: Path, series: Mapping[str, str]
+) -> Path:
     cohorts = [cohort.key for cohort in book.cohorts]
-    return _write_table([row.to_record(cohorts) for row in rows], columns, file)
+    records = [{**row.to_record(cohorts), "model_series": series.get(row.outcome)} for row in rows]
+    return _write_table(records, columns, file)
 
 
 def _write_table(records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnSpec], file: Path) -> Path:

@@ -190,6 +190,8 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     ]
     if internal:
         columns.insert(-3, ColumnSpec("n_cases", "bigint", "People in the cell with the outcome, unweighted", "people"))
+        meaning = "Series of the unit of a trait's mean: nights of different series cannot be compared; null for totals"
+        columns.append(ColumnSpec("model_series", "string", meaning))
     return columns
 
 

@@ -22,19 +22,35 @@ from jobs.model_card import write_card
 from jobs.preprocess import score_levels
 from jobs.promotions import find_model
 from model.covariates import read_covariates
-from model.drift import compare_shares, share_answers
+from model.drift import compare_shares, share_answers, share_traits
 from model.errors import ModelError
 from model.fitting import TrainingSettings
 from model.gate import compare_costs, cover_answers, find_losses, find_miscalibration, rank_simulated
-from model.inputs import read_held_out_labels, survey_inputs
+from model.inputs import read_held_out_labels, read_sample, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import CovariateSpec, FeatureSpec, ItemSpec, ScaleSpec, TraitSpec, compare_specs
+from model.threads import fix_threads
 from model.training import TrainingResult, train
 from model.unit import PEOPLE
 from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
 SETTINGS = TrainingSettings()
-DRIFT_LIMIT = 0.25  # PSI of an item's answers above which a training is due
+DRIFT_LIMIT = 0.25  # PSI of an item's answers or of a trait's profiles above which a training is due
+
+
+@dataclass(frozen=True)
+class Drift:
+    """PSI of every item's answers and of every trait's profiles, against those that the model was made on."""
+
+    items: dict[str, float]
+    profiles: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {"items": self.items, "profiles": self.profiles}
+        return {
+            "limit": DRIFT_LIMIT,
+            **{name: {key: round(psi, 4) for key, psi in part.items()} for name, part in parts.items()},
+        }
 
 
 def run(job: Job) -> StageRecord:
@@ -43,14 +59,15 @@ def run(job: Job) -> StageRecord:
     features = job.night.paths("preprocess", "features")
     champion = find_model(job.lake, job.run_date)
     old = load_champion(job.lake, champion, job.book)
-    drift = measure_drift(old, features) if old else {}
+    drift = measure_drift(old, features) if old else None
     reason = "forced" if job.force_retrain else find_reason(champion, old, job.run_date, job.book, drift)
+    drifted = {"drift": drift.to_json() if drift else None}
     if champion and reason is None:
-        return StageRecord("train", inputs, details={**_keep(job, champion), "drift": describe_drift(drift)})
+        return StageRecord("train", inputs, details={**_keep(job, champion), **drifted})
     verdict = _train_and_judge(job, champion, old, features)
     gate = {"reasons": verdict.reasons, "measures": verdict.measures}
     write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
-    told = {"reason": reason, "drift": describe_drift(drift), "gate": verdict.measures}
+    told = {"reason": reason, "gate": verdict.measures, **drifted}
     if verdict.reasons and old is not None:
         refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons}
         return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused, **told})
@@ -71,7 +88,7 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook) -
 
 
 def find_reason(
-    champion: dict[str, Any] | None, old: Model | None, run_date: date, book: Codebook, drift: dict[str, float]
+    champion: dict[str, Any] | None, old: Model | None, run_date: date, book: Codebook, drift: Drift | None
 ) -> str | None:
     """Why a training is due, in words; None where it is not."""
     if champion is None:
@@ -81,8 +98,10 @@ def find_reason(
     age = (run_date - date.fromisoformat(champion["trained_on"])).days
     if age >= book.retrain_days:
         return f"the model in force is {age} days old"
-    if drift and max(drift.values()) > DRIFT_LIMIT:
-        return f"answers have drifted (PSI {max(drift.values()):.2f})"
+    for what, found in (("answers to item", drift.items), ("profiles of trait", drift.profiles)) if drift else ():
+        key, psi = max(found.items(), key=lambda pair: pair[1])
+        if psi > DRIFT_LIMIT:
+            return f"the {what} {key} have drifted (PSI {psi:.2f})"
     return None
 
 
@@ -91,20 +110,19 @@ def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
     champion = find_model(lake, run_date)
     old = load_champion(lake, champion, book)
     nights = [night for night in lake.open_nights() if night.run_date == run_date]
-    drift = {}
+    drift = None
     if old and nights and "preprocess" in nights[-1].records():
         drift = measure_drift(old, nights[-1].paths("preprocess", "features"))
     return find_reason(champion, old, run_date, book, drift) is not None
 
 
-def measure_drift(model: Model, features: Sequence[Path]) -> dict[str, float]:
-    """PSI of every item's answers, against those that the model was made on."""
-    now = share_answers(features, model.spec, SETTINGS.weight_column)
-    return compare_shares(model.report["answers"], now)
-
-
-def describe_drift(drift: dict[str, float]) -> dict[str, Any]:
-    return {"limit": DRIFT_LIMIT, "items": {key: round(psi, 4) for key, psi in drift.items()}}
+def measure_drift(model: Model, features: Sequence[Path]) -> Drift:
+    """Of tonight's people; profiles are made by the model itself, for as many of them as taught it its unit."""
+    paths = sorted(features)
+    answers = share_answers(paths, model.spec, SETTINGS.weight_column)
+    with fix_threads(SETTINGS.threads):
+        profiles = share_traits(model.network, read_sample(paths, model.spec, SETTINGS.weight_column, PEOPLE))
+    return Drift(compare_shares(model.report["answers"], answers), compare_shares(model.report["profiles"], profiles))
 
 
 def _keep(job: Job, champion: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from model.norms import Norms
 from model.spec import FeatureSpec
 from model.training import TrainingResult
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
 INDEX = "model.json"
 WEIGHTS, SPEC, REPORT, NORMS = "weights.safetensors", "spec.json", "training_report.json", "norms.json"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from model.amortise import settle_encoder
 from model.covariate_heads import CovariateHead
 from model.covariates import fit_covariates, read_covariates
-from model.drift import share_answers
+from model.drift import share_answers, share_traits
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
 from model.inputs import People, hash_file, read_sample, survey_inputs
@@ -72,6 +72,7 @@ def train(
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
+        profiles = share_traits(network, sample)
     if champion:
         norms = Norms(champion.norms.traits, norms.fits)
     report = {
@@ -83,6 +84,7 @@ def train(
         **told,
         "validation": asdict(validation),
         "answers": share_answers(paths, spec, settings.weight_column),
+        "profiles": profiles,
         "torch": torch.__version__,
     }
     return TrainingResult(network, norms, report)

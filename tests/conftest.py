@@ -6,7 +6,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
+
+# No example has a deadline: a busy machine is no fault.
+settings.register_profile("mindcensus", deadline=None)
+settings.load_profile("mindcensus")
 
 
 @pytest.fixture(scope="session")

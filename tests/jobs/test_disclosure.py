@@ -115,7 +115,6 @@ def test_rounding_of_a_mean():
 
 
 @given(st.integers(20, 400), st.floats(0.02, 0.98), st.floats(0.3, 4))
-@settings(deadline=None)
 def test_public_figures_do_not_tell_which_count_was_rounded(n, share, deff):
     """Every count that rounds to the published one gives the same row, where all weights are equal."""
 
@@ -236,7 +235,7 @@ subsets = [b for size in range(4) for b in product(*[COHORTS] * size) if len(set
     st.lists(st.integers(0, 100), min_size=12, max_size=12),
     st.sets(st.sampled_from(subsets), min_size=1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nothing_redacted_follows_from_what_is_published(people, shares, breakdowns):
     cells = list(product(SEX, AGE, REGION))
     counts = {c: (n, n * share // 100) for c, n, share in zip(cells, people, shares, strict=True)}

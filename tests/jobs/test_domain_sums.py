@@ -104,7 +104,7 @@ def simulate(seed: int, people: int) -> pd.DataFrame:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 7))
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_order_and_partitions_change_not_one_bit(spark, seed, partitions):
     people = simulate(seed, 500)
     breakdowns = [(), ("sex",), ("sex", "age")]

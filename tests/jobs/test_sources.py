@@ -229,7 +229,7 @@ def test_later_undecodable_bytes_are_a_malformed_row(read: Read) -> None:
 PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(PLAIN, PLAIN), min_size=20, max_size=60))
 def test_any_text_survives_quoting(read: Read, rows: list[tuple[str, str]]) -> None:
     def quote(text: str) -> str:

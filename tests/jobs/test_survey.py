@@ -147,7 +147,7 @@ def samples(draw, binary=False):
 
 
 @given(samples(), st.sampled_from(["mean", "proportion"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_doubling_all_weights_doubles_the_weighted_count_alone(people, kind):
     if kind == "proportion":
         people = people.assign(y=(people["y"] > 9).astype(float).where(people["y"].notna()))
@@ -159,7 +159,7 @@ def test_doubling_all_weights_doubles_the_weighted_count_alone(people, kind):
 
 
 @given(samples(binary=True), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_psus_changes_nothing(people, random):
     domain = sum_people(people, "y")
     order = list(range(len(domain.n)))
@@ -170,7 +170,7 @@ def test_the_order_of_psus_changes_nothing(people, random):
 
 
 @given(samples(binary=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_proportion_and_its_complement_mirror_each_other(people):
     yes, no = estimate(people, kind="proportion"), estimate(people.assign(y=1 - people["y"]), kind="proportion")
     assert yes.estimate == pytest.approx(1 - no.estimate, abs=1e-12)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.drift import PSEUDO_SHARE, compare_one, compare_shares, share_answers, share_profiles
+from model.drift import PSEUDO_SHARE, compare_one, compare_shares, share_answers, share_profiles, share_traits
+from model.inputs import People
 from tests.model.simulation import make_spec, simulate, write_features
 
 shares = st.lists(st.floats(0.01, 1.0), min_size=3, max_size=6)
@@ -57,3 +58,26 @@ def test_people_who_skip_more_or_answer_higher_are_a_drift(tmp_path):
 def test_profiles_are_shared_out_between_fixed_levels():
     found = share_profiles(np.array([-3.0, 0.1, 0.2, 5.0], dtype=np.float32), np.array([1.0, 1.0, 1.0, 3.0]))
     assert found[0] == pytest.approx(1 / 6) and found[-1] == pytest.approx(0.5) and sum(found) == pytest.approx(1.0)
+
+
+def test_profiles_drift_with_their_trait_alone(trained):
+    codes, _ = simulate(trained.spec, 4000, seed=5)
+    first = [position for position, item in enumerate(trained.spec.items) if item.trait == "t0"]
+    moved = codes.copy()
+    moved[:, first] = np.where(codes[:, first] >= 0, np.minimum(codes[:, first] + 1, 3), -1)
+    before, same, after = (share(trained, part) for part in (codes[:2000], codes[2000:], moved))
+    assert max(compare_shares(before, same).values()) < 0.05
+    found = compare_shares(before, after)
+    assert found["t0"] > 0.25 > found["t1"]
+
+
+def test_who_answered_nothing_has_no_part_in_the_drift_of_profiles(trained):
+    codes, _ = simulate(trained.spec, 200, seed=5)
+    silent = np.full_like(codes, -1)
+    assert share(trained, np.concatenate([codes, silent])) == share(trained, codes)
+    assert {sum(shares) for shares in share(trained, silent).values()} == {0.0}
+
+
+def share(trained, codes):
+    people = People(codes, np.ones(len(codes)), np.zeros(len(codes), dtype=np.int64))
+    return share_traits(trained.result.network, people)

@@ -153,7 +153,7 @@ def test_a_shard_without_rows_is_an_error(files: list[str], shard: tuple[int, in
         read_numbers(files, shard=shard)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     group_rows=st.lists(st.lists(st.integers(0, 9), max_size=4), min_size=1, max_size=4),
     batch_size=st.integers(1, 12),

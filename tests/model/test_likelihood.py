@@ -78,7 +78,7 @@ def test_locations_are_slope_times_trait_and_zero_without_a_trait():
         torch.testing.assert_close(found[:, position], expected, check_dtype=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-60, 60), st.one_of(st.none(), st.floats(0.05, 20)))
 def test_probabilities_are_positive_and_sum_to_one(location, spread):
     items = random_items()

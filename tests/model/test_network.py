@@ -200,7 +200,7 @@ def test_trait_correlations_are_those_of_the_population():
     torch.testing.assert_close(found, torch.corrcoef(draws.T), atol=0.01, rtol=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.permutations(range(12)), st.integers(0, 1000))
 def test_people_do_not_touch_each_other(order, seed):
     network = random_network()
@@ -214,7 +214,7 @@ def test_people_do_not_touch_each_other(order, seed):
     torch.testing.assert_close(network.person_fit(categories[order], moved), fit[order])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, len(SPEC.items) - 1), st.integers(0, 1000))
 def test_a_missing_answer_adds_nothing_to_the_likelihood(item, seed):
     network = random_network()

@@ -58,7 +58,8 @@ BAD_WEIGHTS = (
 )
 GOOD_AGES = dict.fromkeys(("18", "30", "64", "110", "31.0", "4e1"))
 CHILDREN = dict.fromkeys(("17", "0", "-3", "17.9", "-Infinity"), "ineligible")
-BAD_AGES = {"": "missing", "old": "type", "30y": "type", "44\u2028": "type", "30.5": "whole", "111": "range", "Infinity": "range"}
+BAD_AGES = dict.fromkeys(("old", "30y", "44\u2028"), "type") | dict.fromkeys(("111", "Infinity"), "range")
+BAD_AGES |= {"": "missing", "30.5": "whole"}
 GOOD_SEXES = dict.fromkeys(("1", "2", "2.0", ""))
 BAD_SEXES = {"3": "values", "0": "values", "f": "type", "1\u2028": "type"}
 GOOD_REGIONS = dict.fromkeys(("north", "l'est", 'sør, "ytre"', "a\\b", ""))

@@ -35,7 +35,6 @@ def draw_extracts(count: int) -> list[str]:
         max_examples=2 * count,  # it draws some of them twice
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )

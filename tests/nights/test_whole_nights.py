@@ -216,6 +216,9 @@ def test_a_small_night_has_all_a_reader_needs(small_night: SmallNight) -> None:
     check_readers(small_night.lake, FIRST)
     check_modes(small_night.lake)
     check_public_figures(read_estimates(small_night.lake, "public", "cohorts"))
+    series = read_manifest(small_night.lake, FIRST)["model"]["series"]
+    for row in read_estimates(small_night.lake, "restricted", "cohorts_internal"):
+        assert row["model_series"] == (series if row["outcome"].endswith("_mean") else None)
     assert list((small_night.lake / "restricted" / "staging").iterdir()) == []
     assert list((small_night.lake / "restricted" / "spark").iterdir()) == []
 
@@ -372,6 +375,8 @@ def test_the_following_nights(small_night: SmallNight, copy_lake: Copy, commands
     second = read_manifest(lake, SECOND)
     assert second["model"]["model_version"] == first["model"]["model_version"]
     assert second["stages"]["train"]["details"]["promoted"] is False
+    drift = second["stages"]["train"]["details"]["drift"]
+    assert max(*drift["items"].values(), *drift["profiles"].values()) < drift["limit"]
     assert sorted(path.name for path in (lake / "restricted" / "models").iterdir()) == models
     assert second["stages"]["validate"]["details"]["warnings"] == []
     assert read_promotions(lake) == [(FIRST, first["model"]["model_version"])]
@@ -384,6 +389,8 @@ def test_the_following_nights(small_night: SmallNight, copy_lake: Copy, commands
     assert {"row_count", "answer_shares"} <= warned
     made = {path.name for path in (lake / "restricted" / "models").iterdir()} - set(models)
     assert len(made) == 1
+    drift = third["stages"]["train"]["details"]["drift"]
+    assert drift["profiles"]["distress"] > drift["limit"] > drift["profiles"]["sleeplessness"]
     if third["model"]["promoted"]:
         assert {third["model"]["model_version"]} == made
         assert read_promotions(lake)[1:] == [(THIRD, third["model"]["model_version"])]
