@@ -172,6 +172,18 @@ def clean_extract(people: int) -> str:
     return "\n".join(rows) + "\n"
 
 
+def faulty_extract() -> str:
+    """Every spoiled value of every column once, in a row of its own; of each kind of other fault one row."""
+    good = {"id": "@-f", "day": "2026-01-01", "w": "1", "s": "s0", "p": "@:ü0", "A": "0", "B": "0", "age": "30"}
+    good |= {"sex": "1", "region": "north", "note": ""}
+    faults = [{column: value} for column, values in BAD.items() for value in sorted(values)]
+    faults += [{"id": ""}, {"s": ""}, {"p": ""}, {"s": "s1"}]
+    rows = [{**good, "id": f"@-f{n}", **fault} for n, fault in enumerate(faults)]
+    rows += [{**good, "id": "@-twice"}, {**good, "id": "@-twice", "day": "2026-01-02"}] + 2 * [{**good, "id": "@-tied"}]
+    lines = [",".join(COLUMNS), *(",".join(quote(row[column]) for column in COLUMNS) for row in rows), "one,field"]
+    return "\n".join(lines) + "\n"
+
+
 @dataclass(frozen=True)
 class Judged:
     """A delivered row and what must become of it; `fields` is None where the line cannot be cut into them."""

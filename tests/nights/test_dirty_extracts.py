@@ -17,7 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.nights.dirty import BOOK, CODES, COLUMNS, DAYS, RULES, RUN_DATE, Judged, clean_extract, draw_extract, judge
+from tests.nights.dirty import (
+    BOOK,
+    CODES,
+    COLUMNS,
+    DAYS,
+    RULES,
+    RUN_DATE,
+    Judged,
+    clean_extract,
+    draw_extract,
+    faulty_extract,
+    judge,
+)
 from tests.nights.small_night import CommandLine
 
 EXTRACTS = int(os.environ.get("MINDCENSUS_DIRTY_EXTRACTS", "20"))
@@ -28,8 +40,11 @@ FATES = ("accepted", "quarantined", "duplicate", "ineligible")
 
 
 def draw_extracts(count: int) -> list[str]:
-    """Different ones, the same every time. None is judged as it is drawn: a night for each would take hours."""
-    drawn: dict[str, None] = {}
+    """Different ones, the same every time. None is judged as it is drawn: a night for each would take hours.
+
+    The first is not drawn, and has every fault there is.
+    """
+    drawn = {faulty_extract(): None}
 
     @settings(
         max_examples=2 * count,  # it draws some of them twice
