@@ -99,6 +99,13 @@ class Item(Part):
             raise ValueError("a code stands in both `levels` and `missing`")
         return self
 
+    @property
+    def scores(self) -> tuple[int, ...]:
+        """What each code adds to a total: the level, turned round where the item is reversed."""
+        if not self.reversed:
+            return self.levels
+        return tuple(self.levels[0] + self.levels[-1] - level for level in reversed(self.levels))
+
 
 class Scale(Part):
     """A sum score: each of `bands` starts at a total, `cut` is the screening rule; missing items may be prorated."""

@@ -11,6 +11,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook, Outcome
+from jobs.design import read_design
 from jobs.disclosure import protect_rows, redact_count
 from jobs.domain_sums import domain_sums
 from jobs.job import Job
@@ -60,12 +61,6 @@ def measure_outcome(outcome: Outcome) -> Column:
         return value.cast("double")
     reached = value >= outcome.cut if outcome.side == ">=" else value <= outcome.cut
     return reached.cast("double")
-
-
-def read_design(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """The (stratum, psu) pairs of the full design."""
-    table = pa.concat_tables([pq.read_table(path, columns=["stratum", "psu"]) for path in paths])
-    return list(zip(table["stratum"].to_pylist(), table["psu"].to_pylist(), strict=True))
 
 
 def _write(

@@ -8,20 +8,21 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 
 from expectations.codebook import Codebook
 from jobs.catalog import EXPLANATIONS, explanations_index, find_files, write_catalog
 from jobs.errors import StageError, UsageError
 from jobs.lake import Lake, Night, write_atomically
-from jobs.score import WorkItem, check_model, deal_work, load_scorer, write_item
+from jobs.model_spec import check_model
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, explanations_columns
-from model.explaining import PERSON, explain, explain_file
+from jobs.work_items import deal_work, explain_item
+from model.explaining import PERSON, explain
 from model.registry import load_model
 
 # A person costs as many encodings as answers, and makes as many rows: smaller tasks than those of the scoring.
@@ -52,7 +53,7 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
         items = deal_work(features, Path(scratch), GROUPS_PER_TASK)
         with spark_session(lake, "explain") as spark:
             work = spark.sparkContext.parallelize(items, len(items))
-            rows = sum(work.map(lambda item: explain_item(item, str(model), schema)).collect())
+            rows = sum(work.map(partial(explain_item, model=str(model), schema=schema)).collect())
         files = night.adopt([Path(item.target) for item in items], EXPLANATIONS)
     index = {
         "run_date": manifest["run_date"],
@@ -68,12 +69,6 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
     for old in set(target.parent.glob(f"{night.token:08d}-*.parquet")) - named:
         old.unlink()
     return rows
-
-
-def explain_item(item: WorkItem, model: str, schema: bytes) -> int:
-    """Explains one work item in a Spark worker; returns its rows."""
-    columns, loaded = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model).model
-    return write_item(item, lambda file: explain_file(loaded, Path(item.source), file, columns, item.row_groups))
 
 
 def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: str) -> str:

@@ -8,12 +8,12 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook, Cohort, Covariate, Item, Scale
+from jobs.design import name_psu
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.layout import write_people
 from jobs.spark import spark_session
 from jobs.tables import features_columns
-from jobs.validate import name_psu
 
 FOLDS = 10
 # Names on the way, apart from those of the extract's columns.
@@ -69,21 +69,12 @@ def choose_first(cases: Iterable[tuple[Column, Column]]) -> Column:
     return reduce(lambda chain, case: chain.when(*case), others, F.when(condition, value))
 
 
-def score_levels(item: Item) -> tuple[int, ...]:
-    """What each code adds to a total: the level, turned round where the item is reversed."""
-    if not item.reversed:
-        return item.levels
-    return tuple(item.levels[0] + item.levels[-1] - level for level in reversed(item.levels))
-
-
 def total_scale(book: Codebook, scale: Scale) -> Column:
     """Sum of the items, prorated (mean times items) where few enough are missing, times the scale's factor.
 
     Reads the item codes; `get` gives null for the code -1.
     """
-    scores = [
-        F.get(F.lit([float(score) for score in score_levels(book.item(key))]), F.col(CODE + key)) for key in scale.items
-    ]
+    scores = [F.get(F.lit([float(score) for score in book.item(key).scores]), F.col(CODE + key)) for key in scale.items]
     answered = reduce(lambda left, right: left + right, [(F.col(CODE + key) >= 0).cast("int") for key in scale.items])
     total = reduce(lambda left, right: left + right, [F.coalesce(score, F.lit(0.0)) for score in scores])
     enough = answered >= len(scores) - scale.prorate_up_to

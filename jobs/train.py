@@ -19,7 +19,7 @@ from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
 from jobs.model_card import write_card
-from jobs.preprocess import score_levels
+from jobs.model_spec import build_spec
 from jobs.promotions import find_model
 from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers, share_traits
@@ -28,7 +28,7 @@ from model.fitting import TrainingSettings
 from model.gate import compare_costs, cover_answers, find_losses, find_miscalibration, rank_simulated
 from model.inputs import read_held_out_labels, read_sample, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
-from model.spec import CovariateSpec, FeatureSpec, ItemSpec, ScaleSpec, TraitSpec, compare_specs
+from model.spec import FeatureSpec, compare_specs
 from model.threads import fix_threads
 from model.training import TrainingResult, train
 from model.unit import PEOPLE
@@ -226,27 +226,3 @@ def _describe(job: Job, verdict: Verdict) -> dict[str, Any]:
             "margins_nats_per_answer": figures["margins_per_answer"],
         },
     }
-
-
-def build_spec(book: Codebook) -> FeatureSpec:
-    """What the model needs to know of the codebook."""
-    scales = {scale.key: scale for scale in book.scales}
-    trait_of = {key: trait for trait in book.traits for key in scales[trait.scale].items}
-    items = []
-    for item in book.items:
-        trait = trait_of.get(item.key)
-        flipped = trait is not None and scales[trait.scale].positive
-        items.append(ItemSpec(item.key, score_levels(item), trait.key if trait else None, flipped))
-    cohorts = {cohort.key for cohort in book.cohorts}  # a cohort of that name takes the covariate's column
-    return FeatureSpec(
-        items=tuple(items),
-        traits=tuple(TraitSpec(trait.key, scales[trait.scale].items) for trait in book.traits),
-        scales=tuple(ScaleSpec(scale.key, scale.items, scale.multiply, scale.cut) for scale in book.scales),
-        codebook=book.codebook,
-        codebook_version=str(book.version),
-        covariates=tuple(
-            CovariateSpec(part.key, part.kind, tuple(str(level) for level in part.levels))
-            for part in book.covariates
-            if part.key not in cohorts
-        ),
-    )

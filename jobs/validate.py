@@ -13,8 +13,9 @@ from pyspark.sql import functions as F
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken, TooMuchQuarantined
 from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, judge_rows
-from expectations.rules import HOME_STRATUM, RAW, build_rules
+from expectations.rules import RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
+from jobs.design import check_design, find_design
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord
@@ -48,13 +49,13 @@ def run(job: Job) -> StageRecord:
         _check_rows(judged, delivered.rows)
         _check_types(judged, job.book)
         failed = _count_rules(judged, "failed_rules")
-        design = _find_design(judged, job.book)
+        design = find_design(judged, job.book)
         shares = _share_answers(judged, job.book, counts)
         past = _read_past(job)
         docs, verdicts = _run_expectations(job, spark, judged, design, shares, past)
         _compare_counts(job, failed | _count_rules(judged, "warned_rules"), verdicts)
         _check_quarantine(job.book, counts, failed)
-        _check_design(job.book, design)
+        check_design(job.book, design)
         tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
         shutil.rmtree(scratch)
     details: dict[str, Any] = {
@@ -161,33 +162,6 @@ def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping
         )
     if counts[ACCEPTED] == 0:
         raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule. {REMEDY}")
-
-
-def _find_design(judged: DataFrame, book: Codebook) -> DataFrame:
-    """The strata and PSUs of the whole sample: ineligible rows and rows with a bad answer define it too."""
-    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
-    sound = stratum.isNotNull() & psu.isNotNull() & ~F.col("malformed") & ~F.col("unmatched")
-    if not book.design.nest:
-        sound = sound & (F.coalesce(F.col(HOME_STRATUM), stratum) == stratum)
-    rows = judged.where(sound).select(stratum.alias("stratum"), name_psu(book).alias("psu"))
-    return rows.groupBy("stratum", "psu").agg(F.count(F.lit(1)).alias("rows")).cache()
-
-
-def name_psu(book: Codebook) -> Any:
-    """The PSU's identity: with `nest`, stratum and label together."""
-    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
-    return F.concat_ws(":", stratum, psu) if book.design.nest else psu
-
-
-def _check_design(book: Codebook, design: DataFrame) -> None:
-    if book.design.lonely_psu != "fail":
-        return
-    lonely = sorted(row["stratum"] for row in design.groupBy("stratum").count().where("count < 2").collect())
-    if lonely:
-        raise ContractBroken(
-            f"stratum {', '.join(lonely[:5])}{' …' if len(lonely) > 5 else ''} has one PSU, so that no variance can be "
-            "estimated: have the design corrected, or choose another `design.lonely_psu` in the codebook"
-        )
 
 
 def _share_answers(judged: DataFrame, book: Codebook, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 from torch import Tensor
 
 from model.amortise import simulate_people
+from model.calibration import measure_deviation
 from model.network import ProfileNetwork
 from model.validation import HiddenCells
 
@@ -60,7 +60,7 @@ def compare_costs(new: Tensor, old: Tensor, cells: HiddenCells, groups: Mapping[
         ratio = float((weight * differences).sum()) / total
         by_person = (weight * (differences - ratio * answers)).reshape(-1, cells.people).sum(axis=0)
         se = float(np.sqrt(np.square(by_person).sum())) / total
-        p = float(stats.norm.sf((ratio - WORST_LOSS) / se)) if se > 0 else float(ratio <= WORST_LOSS)
+        p = 0.5 * math.erfc((ratio - WORST_LOSS) / se / math.sqrt(2)) if se > 0 else float(ratio <= WORST_LOSS)
         found.append(Comparison(name, people, ratio, se, p))
     return found
 
@@ -141,7 +141,7 @@ def rank_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, float
     posterior = network.posterior(categories)
     place = torch.special.ndtr((latents - posterior.mean) / posterior.sd())[:, : network.traits].double().numpy()
     keys = [trait.key for trait in network.spec.traits]
-    return {key: float(stats.kstest(place[:, number], "uniform").statistic) for number, key in enumerate(keys)}
+    return {key: measure_deviation(place[:, number]) for number, key in enumerate(keys)}
 
 
 def find_miscalibration(coverage: Sequence[Mapping[str, Any]], ranks: Mapping[str, float]) -> list[str]:

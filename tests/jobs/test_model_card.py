@@ -12,7 +12,7 @@ import torch
 
 from expectations.codebook import Codebook, read_codebook
 from jobs.model_card import write_card
-from jobs.train import build_spec
+from jobs.model_spec import build_spec
 from model.network import ProfileNetwork
 from model.norms import Norms
 from model.registry import Model

@@ -1,5 +1,6 @@
 """Nights that several tests share: a published small lake, and a warm process that runs commands on copies of it."""
 
+import fcntl
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,11 +30,21 @@ def commands() -> Iterator[CommandLine]:
 
 
 @pytest.fixture(scope="session")
-def small_night(tmp_path_factory: pytest.TempPathFactory) -> SmallNight:
-    folder = tmp_path_factory.mktemp("small_night")
-    night = SmallNight(folder / "lake", write_codebook(folder), write_extract(folder / FIRST, simulate_rows(1, FIRST)))
-    ended = run("run", "--lake", night.lake, "--run-date", FIRST, "--codebook", night.book, "--extract", night.extract)
-    assert ended.code == 0, ended.said
+def small_night(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SmallNight:
+    """Made once for all processes of a test run: whoever comes first makes it, the others wait."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "small_night"
+    folder.mkdir(exist_ok=True)
+    night = SmallNight(folder / "lake", folder / "pocket.yaml", folder / FIRST)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "made").exists():
+            write_codebook(folder)
+            write_extract(night.extract, simulate_rows(1, FIRST))
+            named = ["--lake", night.lake, "--run-date", FIRST, "--codebook", night.book, "--extract", night.extract]
+            ended = run("run", *named)
+            assert ended.code == 0, ended.said
+            (folder / "made").touch()
     return night
 
 
