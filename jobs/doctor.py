@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from jobs.machine import GIB, measure_machine, memory_limit
+
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 PYTHON = (3, 11)
 JAVA_RELEASES = (17, 21)
@@ -18,7 +20,6 @@ TORCH = "2.13.0"
 CHECKED_PACKAGES = ("pyspark", "pyarrow", "pandas", "numpy", "great-expectations", "petastorm", "duckdb")
 MEMORY_GIB = 6
 DISK_GIB = 2
-GIB = 2**30
 COMMAND_SECONDS = 60
 
 
@@ -36,7 +37,8 @@ def check_machine(lake: Path | None = None) -> list[Finding]:
     place = nearest_folder(lake or Path.cwd())
     findings = [check_python(), check_java(), check_torch()]
     findings += [check_package(name, wanted) for name, wanted in read_lock().items() if name in CHECKED_PACKAGES]
-    return [*findings, check_spark_submit(), check_memory(), check_disk(place), check_writing(place)]
+    findings += [check_spark_submit(), check_spark_size()]
+    return [*findings, check_memory(), check_disk(place), check_writing(place)]
 
 
 def check_python() -> Finding:
@@ -106,20 +108,16 @@ def check_spark_submit() -> Finding:
     return Finding("spark-submit", True, f"{program} runs")
 
 
+def check_spark_size() -> Finding:
+    size = measure_machine()
+    return Finding("spark", True, f"a session takes {size.cores} cores and a heap of {size.heap // 2**20:,} MiB")
+
+
 def check_memory() -> Finding:
     size = memory_limit() / GIB
     if size < MEMORY_GIB:
         return Finding("memory", False, f"{size:.1f} GiB of memory, a night takes {MEMORY_GIB}: use a larger machine")
     return Finding("memory", True, f"{size:.1f} GiB")
-
-
-def memory_limit() -> int:
-    """Bytes that this process may use: the machine's memory, or the container's limit where that is smaller."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in map(Path, ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if file.exists() and (text := file.read_text().strip()).isdigit():
-            return min(machine, int(text))
-    return machine
 
 
 def check_disk(place: Path) -> Finding:

@@ -21,12 +21,13 @@ from jobs.lake import Lake, Night, write_atomically
 from jobs.model_spec import check_model
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, explanations_columns
-from jobs.work_items import deal_work, explain_item
-from model.explaining import PERSON, explain
+from jobs.work_items import deal_work, explain_item, run_items
+from model.explaining import explain
 from model.registry import load_model
+from model.spec import PERSON
 
 # A person costs as many encodings as answers, and makes as many rows: smaller tasks than those of the scoring.
-GROUPS_PER_TASK = 1
+ROWS_PER_TASK = 50_000
 
 Manifest = Mapping[str, Any]
 
@@ -50,11 +51,11 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
     schema = arrow_schema(explanations_columns()).serialize().to_pybytes()
     # What a killed run leaves in it goes with the next publication.
     with tempfile.TemporaryDirectory(dir=lake.staging, prefix="explain-") as scratch:
-        items = deal_work(features, Path(scratch), GROUPS_PER_TASK)
+        items = deal_work(features, Path(scratch), ROWS_PER_TASK)
         with spark_session(lake, "explain") as spark:
-            work = spark.sparkContext.parallelize(items, len(items))
-            rows = sum(work.map(partial(explain_item, model=str(model), schema=schema)).collect())
-        files = night.adopt([Path(item.target) for item in items], EXPLANATIONS)
+            made = run_items(spark.sparkContext, items, partial(explain_item, model=str(model), schema=schema))
+        rows = sum(part.rows for part in made)
+        files = night.adopt([Path(part.file) for part in made], EXPLANATIONS)
     index = {
         "run_date": manifest["run_date"],
         "token": night.token,

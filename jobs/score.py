@@ -9,10 +9,10 @@ from jobs.lake import StageRecord
 from jobs.model_spec import check_model
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, profiles_columns
-from jobs.work_items import deal_work, score_item
+from jobs.work_items import deal_work, run_items, score_item
 
-# Half a million rows outweigh what a task costs; fixed, so that the output's files do not hang on the cores.
-GROUPS_PER_TASK = 8
+# They outweigh what a task costs.
+ROWS_PER_TASK = 500_000
 
 
 def run(job: Job) -> StageRecord:
@@ -22,12 +22,11 @@ def run(job: Job) -> StageRecord:
     features = job.night.paths("preprocess", "features")
     check_model(model, features, job.book)
     scratch = job.night.scratch("score")
-    items = deal_work(features, scratch, GROUPS_PER_TASK)
+    items = deal_work(features, scratch, ROWS_PER_TASK)
     schema = arrow_schema(profiles_columns(job.book)).serialize().to_pybytes()
     with spark_session(job.lake, "score") as spark:
-        work = spark.sparkContext.parallelize(items, len(items))
-        rows = work.map(partial(score_item, model=str(model), schema=schema)).collect()
-    tables = {"profiles": job.night.adopt([Path(item.target) for item in items], "profiles")}
+        made = run_items(spark.sparkContext, items, partial(score_item, model=str(model), schema=schema))
+    tables = {"profiles": job.night.adopt([Path(part.file) for part in made], "profiles")}
     shutil.rmtree(scratch)
     inputs = job.night.digests("preprocess", "train")
-    return StageRecord("score", inputs, tables, {"profiles": sum(rows)})
+    return StageRecord("score", inputs, tables, {"profiles": sum(part.rows for part in made)})

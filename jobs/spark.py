@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pyspark.sql import SparkSession
 
 from jobs.lake import Lake
+from jobs.machine import measure_machine
 
 # For small tables; `validate` takes more for a large extract.
 SHUFFLE_PARTITIONS = 8
@@ -22,7 +23,7 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.local.dir": str(lake.restricted / "spark"),
         "spark.io.encryption.enabled": "true",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
-        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.adaptive.enabled": "true",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",
@@ -39,7 +40,7 @@ def settings(lake: Lake) -> dict[str, str]:
 
 @contextmanager
 def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
-    """A session of the stage: under spark-submit where and as large as it says, else on this machine's cores."""
+    """A session of the stage: under spark-submit where and as large as it says, else as large as this machine."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     scratch = lake.restricted / "spark"
@@ -50,8 +51,10 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     for key, value in settings(lake).items():
         builder = builder.config(key, value)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", "local[*]"))
-        builder = builder.config("spark.driver.memory", os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g"))
+        size = measure_machine()
+        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", f"local[{size.cores}]"))
+        heap = os.environ.get("MINDCENSUS_DRIVER_MEMORY", f"{size.heap // 2**20}m")
+        builder = builder.config("spark.driver.memory", heap)
         builder = builder.config("spark.log.level", LOG_LEVEL)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel(LOG_LEVEL)

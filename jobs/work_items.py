@@ -1,61 +1,95 @@
 """Work items: row groups of features files that Spark deals out. A worker imports this, and the model, and no more."""
 
-import os
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark import SparkContext
+
+if TYPE_CHECKING:
+    from model.rewriting import Piece
+    from model.scoring import Scorer
 
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Row groups of one features file, and where what is made of them goes."""
+    """Row groups of features files (path, row groups), and the file to be made of them, less its ending."""
 
-    source: str
-    row_groups: tuple[int, ...]
+    pieces: tuple[tuple[str, tuple[int, ...]], ...]
     target: str
 
 
-def deal_work(features: Sequence[Path], scratch: Path, groups_per_task: int) -> list[WorkItem]:
-    items: list[WorkItem] = []
+@dataclass(frozen=True)
+class Made:
+    """What a successful attempt at a work item made: the file, and its rows."""
+
+    file: str
+    rows: int
+
+
+def deal_work(features: Sequence[Path], scratch: Path, rows_per_item: int) -> list[WorkItem]:
+    """Row groups in their order, so many that an item has `rows_per_item` or a row group more; empty ones left out.
+
+    By rows alone, so that the output's files do not hang on the cores.
+    """
+    shares: list[dict[str, list[int]]] = [{}]
+    rows = 0
+    for file, group, count in _list_groups(features):
+        if rows >= rows_per_item:
+            shares.append({})
+            rows = 0
+        shares[-1].setdefault(str(file), []).append(group)
+        rows += count
+    return [
+        WorkItem(tuple((file, tuple(groups)) for file, groups in share.items()), str(scratch / f"part-{number:06d}"))
+        for number, share in enumerate(shares)
+    ]
+
+
+def _list_groups(features: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
     for file in features:
-        groups = range(pq.read_metadata(file).num_row_groups)
-        for start in range(0, len(groups), groups_per_task):
-            target = scratch / f"part-{len(items):06d}.parquet"
-            items.append(WorkItem(str(file), tuple(groups[start : start + groups_per_task]), str(target)))
-    return items
+        footer = pq.read_metadata(file)
+        for group in range(footer.num_row_groups):
+            if rows := footer.row_group(group).num_rows:
+                yield file, group, rows
 
 
-def score_item(item: WorkItem, model: str, schema: bytes) -> int:
-    """Scores one work item in a Spark worker; returns its rows."""
+def run_items(spark: SparkContext, items: Sequence[WorkItem], make: Callable[[WorkItem], Made]) -> list[Made]:
+    """Has Spark's workers make every item; what a failed, repeated or speculative attempt wrote is not named."""
+    return spark.parallelize(items, len(items)).map(make).collect()
+
+
+def score_item(item: WorkItem, model: str, schema: bytes) -> Made:
+    """Scores one work item in a Spark worker."""
     from model.scoring import score_file
 
     columns, scorer = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model)
-    return write_item(item, lambda file: score_file(scorer, Path(item.source), file, columns, item.row_groups))
+    return write_item(item, lambda pieces, file: score_file(scorer, pieces, file, columns))
 
 
-def explain_item(item: WorkItem, model: str, schema: bytes) -> int:
-    """Explains one work item in a Spark worker; returns its rows."""
+def explain_item(item: WorkItem, model: str, schema: bytes) -> Made:
+    """Explains one work item in a Spark worker."""
     from model.explaining import explain_file
 
     columns, loaded = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model).model
-    return write_item(item, lambda file: explain_file(loaded, Path(item.source), file, columns, item.row_groups))
+    return write_item(item, lambda pieces, file: explain_file(loaded, pieces, file, columns))
 
 
-def write_item(item: WorkItem, write: Callable[[Path], int]) -> int:
-    """Has `write` make the item's file; a second attempt makes one of its own and replaces the first's in one step."""
-    target = Path(item.target)
-    attempt = target.with_suffix(f".{os.getpid()}")
-    rows = write(attempt)
-    attempt.replace(target)
-    return rows
+def write_item(item: WorkItem, write: Callable[[list["Piece"], Path], int]) -> Made:
+    """Has `write` make the item's file, under a name of this attempt's own."""
+    from model.rewriting import Piece
+
+    file = Path(f"{item.target}-{uuid.uuid4().hex}.parquet")
+    return Made(str(file), write([Piece(Path(path), groups) for path, groups in item.pieces], file))
 
 
 @lru_cache(maxsize=1)
-def load_scorer(model: str):  # type: ignore[no-untyped-def]
+def load_scorer(model: str) -> "Scorer":
     """The scorer, once a worker; frozen out of the garbage collection that runs after every task."""
     import gc
 

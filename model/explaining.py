@@ -4,25 +4,24 @@ Each difference is of two posteriors that the encoder gives; nothing is approxim
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.errors import ModelError
-from model.inputs import open_parquet, read_codes
+from model.inputs import read_codes
 from model.network import ProfileNetwork
 from model.registry import Model
+from model.rewriting import Piece, rewrite_people
 from model.scoring import BLOCK
-from model.spec import MISSING, FeatureSpec
+from model.spec import MISSING, PERSON, FeatureSpec
 from model.threads import fix_threads
 
-PERSON = "person_id"
 ROWS_AT_ONCE = 524_288  # of the long table: a row group, and what a worker holds in memory
 
 
@@ -85,30 +84,14 @@ def count_people(spec: FeatureSpec) -> int:
     return max(1, ROWS_AT_ONCE // (len(spec.items) * len(spec.traits)))
 
 
-def explain_file(
-    model: Model, features: Path, explanations: Path, schema: pa.Schema, row_groups: Sequence[int] | None = None
-) -> int:
-    """Explain a feature file's row groups (all by default) into a new Parquet file; returns its rows.
+def explain_file(model: Model, pieces: Sequence[Piece], explanations: Path, schema: pa.Schema) -> int:
+    """Explain row groups of feature files into a new Parquet file; returns its rows.
 
     `schema` has the columns of `explain`, with their metadata. The file appears whole or not at all.
     Raises ModelError for columns that do not fit.
     """
-    temporary = explanations.with_name(explanations.name + ".tmp")
-    columns, people, rows = [PERSON, *model.spec.columns], count_people(model.spec), 0
-    with open_parquet(features) as file:
-        model.spec.check_columns(file.schema_arrow)
-        if PERSON not in file.schema_arrow.names:
-            raise ModelError(f"{features.name} has no column {PERSON}: make the features again.")
-        names = [name for name in schema.names if name != "moved"]  # a dictionary of floats saves nothing
-        try:
-            with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=names) as writer:
-                for group in range(file.num_row_groups) if row_groups is None else row_groups:
-                    table = file.read_row_group(group, columns=columns, use_threads=False)
-                    for start in range(0, table.num_rows, people):
-                        found = explain(model, table.slice(start, people)).select(schema.names).cast(schema)
-                        writer.write_table(found)
-                        rows += found.num_rows
-            temporary.replace(explanations)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return rows
+    dictionary = [name for name in schema.names if name != "moved"]
+    people = count_people(model.spec)
+    return rewrite_people(
+        pieces, model.spec, [PERSON], people, partial(explain, model), explanations, schema, dictionary
+    )

@@ -13,6 +13,7 @@ from model.network import Draws, ProfileNetwork
 from model.spec import ScaleSpec
 
 BLOCK = 512
+DRAWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,18 @@ def _foretell_block(
     network: ProfileNetwork, drawn: Draws, categories: Tensor, cut: Sequence[ScaleSpec]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Expected scores (B, J) and probabilities (B) of reaching the cuts."""
+    masses = drawn.masses()
+    location, spread = network.place(drawn.latents)
     scores = torch.zeros(categories.shape)
     reached = {scale.key: torch.zeros(len(categories)) for scale in cut}
-    for latents, mass in zip(drawn.latents, drawn.masses(), strict=True):
-        probability = network.items.probabilities(*network.place(latents))
-        scores += mass[:, None] * (probability * network.items.category_scores).sum(dim=-1)
-        given = _fix_answers(probability, categories)
+    # Some draws at a time, and each of them whole: in the cache, and few operations.
+    for part in torch.split(torch.arange(len(masses)), DRAWS_AT_ONCE):
+        given = network.items.probabilities(location[part], None if spread is None else spread[part])
+        mass = masses[part]
+        scores += (mass[..., None] * (given * network.items.category_scores).sum(dim=-1)).sum(dim=0)
+        given = _fix_answers(given, categories)
         for scale in cut:
-            reached[scale.key] += mass * _reach_cut(network, scale, given)
+            reached[scale.key] += (mass * _reach_cut(network, scale, given)).sum(dim=0)
     return scores, reached
 
 
@@ -82,23 +87,25 @@ def _start_sum(network: ProfileNetwork, scale: ScaleSpec) -> int:
 
 
 def _fix_answers(probability: Tensor, categories: Tensor) -> Tensor:
-    """Category probabilities (B, J, K), one for the answer that was given."""
-    certain = torch.zeros_like(probability).scatter_(-1, categories.clamp(min=0)[..., None], 1.0)
+    """Category probabilities (S, B, J, K), one for the answer that was given."""
+    certain = torch.zeros(probability.shape[1:]).scatter_(-1, categories.clamp(min=0)[..., None], 1.0)
     return torch.where((categories >= 0)[..., None], certain, probability)
 
 
 def _reach_cut(network: ProfileNetwork, scale: ScaleSpec, given: Tensor) -> Tensor:
-    """Probability (B) that the total reaches the cut, from category probabilities (B, J, K)."""
+    """Probability (S, B) that the total reaches the cut, from category probabilities (S, B, J, K)."""
     members = _members(network, scale)
     levels = [network.spec.items[member].levels for member in members]
     width = sum(max(level) - min(level) for level in levels) + 1
-    mass = torch.zeros(len(given), width)
-    mass[:, 0] = 1.0
+    # The values of the sum come first, so that a step moves whole planes.
+    mass = torch.zeros(width, *given.shape[:2])
+    mass[0] = 1.0
+    reach = 1
     for member, level in zip(members, levels, strict=True):
         moved = torch.zeros_like(mass)
         steps = [int(score) - min(level) for score in network.items.category_scores[member].tolist()]
         for category, step in enumerate(steps[: len(level)]):
-            moved[:, step:] += given[:, member, category, None] * mass[:, : width - step]
-        mass = moved
+            moved[step : step + reach].addcmul_(given[:, :, member, category], mass[:reach])
+        mass, reach = moved, reach + max(level) - min(level)
     totals = (torch.arange(width) + _start_sum(network, scale)) * scale.multiply
-    return (mass * _passes(scale, totals)).sum(dim=1)
+    return mass[_passes(scale, totals)].sum(dim=0)

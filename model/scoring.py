@@ -7,20 +7,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.errors import ModelError
-from model.inputs import open_parquet, read_codes
+from model.inputs import read_codes
 from model.network import fixed_noise
 from model.outlook import foretell
 from model.registry import Model, load_model
-from model.spec import MISSING
+from model.rewriting import Piece, rewrite_people
+from model.spec import MISSING, PERSON
 from model.threads import fix_threads
 
 BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
+ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
 DRAWS = 32  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
 NINETY_PERCENT = 1.6448536269514722  # posterior sds on either side
@@ -117,39 +119,32 @@ class Scorer:
         return {name: column[:rows].numpy() for name, column in columns.items()}
 
 
-def score_file(
-    scorer: Scorer, features: Path, profiles: Path, schema: pa.Schema, row_groups: Sequence[int] | None = None
-) -> int:
-    """Score a feature file's row groups (all by default) into a new Parquet file; returns its rows.
+def score_file(scorer: Scorer, pieces: Sequence[Piece], profiles: Path, schema: pa.Schema) -> int:
+    """Score row groups of feature files into a new Parquet file; returns its rows.
 
     `schema` names the columns to write, with their types and metadata: the scorer's own, and the others, passed
-    through from the features. The file appears whole or not at all. Raises ModelError for columns that do not fit.
+    through from the features. The file appears whole or not at all. Raises ModelError for columns that do not fit,
+    and for a profile that is not a number, naming its person by the pseudonym.
     """
     ours = set(scorer.columns.names)
     passed = [name for name in schema.names if name not in ours]
-    temporary = profiles.with_name(profiles.name + ".tmp")
-    floats = {field.name for field in schema if pa.types.is_floating(field.type)}
-    rows = 0
-    with open_parquet(features) as file:
-        scorer.model.spec.check_columns(file.schema_arrow)
-        if missing := [name for name in passed if name not in file.schema_arrow.names]:
-            raise ModelError(f"{features.name} has no columns {', '.join(missing)}: make the features again.")
-        try:
-            with pq.ParquetWriter(
-                temporary,
-                schema,
-                compression="zstd",
-                compression_level=1,
-                # A dictionary of floats is slow to write and saves nothing.
-                use_dictionary=[name for name in schema.names if name not in floats],
-            ) as writer:
-                for group in range(file.num_row_groups) if row_groups is None else row_groups:
-                    table = file.read_row_group(group, columns=[*scorer.model.spec.columns, *passed], use_threads=False)
-                    scored = scorer.score(table)
-                    columns = [(scored if name in ours else table).column(name) for name in schema.names]
-                    writer.write_table(pa.table(columns, names=schema.names).cast(schema))
-                    rows += table.num_rows
-            temporary.replace(profiles)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return rows
+
+    def make(table: pa.Table) -> pa.Table:
+        scored = scorer.score(table)
+        _check_numbers(scored, table)
+        columns = [(scored if name in ours else table).column(name) for name in schema.names]
+        return pa.table(columns, names=schema.names)
+
+    dictionary = [field.name for field in schema if field.name != PERSON and not pa.types.is_floating(field.type)]
+    return rewrite_people(pieces, scorer.model.spec, passed, ROWS_PER_GROUP, make, profiles, schema, dictionary)
+
+
+def _check_numbers(scored: pa.Table, people: pa.Table) -> None:
+    for name, column in zip(scored.column_names, scored.columns, strict=True):
+        if pa.types.is_floating(column.type) and pc.all(pc.is_finite(column)).as_py() is False:
+            wrong = pc.invert(pc.fill_null(pc.is_finite(column), True))
+            named = people.column(PERSON).filter(wrong).to_pylist() if PERSON in people.column_names else []
+            raise ModelError(
+                f"{name} is not a number for {pc.sum(wrong).as_py():,} people, {', '.join(named[:3]) or 'unnamed'} "
+                "among them: nothing is published. Train a new model, or put an earlier one in force."
+            )

@@ -11,6 +11,7 @@ import pyarrow as pa
 from model.errors import ModelError
 
 MISSING = -1
+PERSON = "person_id"  # the column of pseudonyms
 MAX_LEVELS = 127  # codes are int8
 
 

@@ -6,6 +6,7 @@ import pytest
 from model import explaining
 from model.errors import ModelError
 from model.explaining import explain, explain_file, measure_moves
+from model.rewriting import Piece
 from model.scoring import BLOCK, Scorer
 from tests.model.simulation import simulate
 
@@ -104,7 +105,7 @@ def test_nobody_and_nothing(model):
 def test_files_are_explained_row_group_by_row_group(model, trained, tmp_path, monkeypatch):
     table = pq.read_table(trained.paths[0])
     out, half = tmp_path / "all.parquet", tmp_path / "half.parquet"
-    rows = explain_file(model, trained.paths[0], out, SCHEMA)
+    rows = explain_file(model, [Piece(trained.paths[0])], out, SCHEMA)
     found = pq.read_table(out)
     assert found.schema.equals(SCHEMA, check_metadata=True)
     assert found.equals(explain(model, table).cast(SCHEMA))
@@ -112,7 +113,7 @@ def test_files_are_explained_row_group_by_row_group(model, trained, tmp_path, mo
     assert rows == found.num_rows == 2 * answers
     # However many people are taken at once.
     monkeypatch.setattr(explaining, "ROWS_AT_ONCE", 20 * 77)
-    assert explain_file(model, trained.paths[0], half, SCHEMA, row_groups=[1]) == pq.read_metadata(half).num_rows
+    assert explain_file(model, [Piece(trained.paths[0], (1,))], half, SCHEMA) == pq.read_metadata(half).num_rows
     people = set(table["person_id"].to_pylist()[500:])
     assert pq.read_table(half).equals(found.filter(pa.array([p in people for p in found["person_id"].to_pylist()])))
     column = pq.ParquetFile(half).metadata.row_group(0).column(3)
@@ -122,11 +123,11 @@ def test_files_are_explained_row_group_by_row_group(model, trained, tmp_path, mo
 def test_a_file_that_does_not_fit_leaves_none_behind(model, trained, tmp_path):
     table = pq.read_table(trained.paths[0])
     for broken, reason in (
-        (table.drop_columns("person_id"), "no column person_id"),
+        (table.drop_columns("person_id"), "no columns person_id"),
         (table.drop_columns("t0_1"), "missing: t0_1"),
         (table.set_column(2, "t0_1", pa.array(np.full(len(table), 9, np.int8))), "outside their levels: t0_1"),
     ):
         pq.write_table(broken, tmp_path / "broken.parquet")
         with pytest.raises(ModelError, match=reason):
-            explain_file(model, tmp_path / "broken.parquet", tmp_path / "out.parquet", SCHEMA)
+            explain_file(model, [Piece(tmp_path / "broken.parquet")], tmp_path / "out.parquet", SCHEMA)
         assert [path.name for path in tmp_path.iterdir()] == ["broken.parquet"]

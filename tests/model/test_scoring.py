@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,6 +8,7 @@ import torch
 
 from model.errors import ModelError
 from model.network import ProfileNetwork
+from model.rewriting import Piece
 from model.scoring import BLOCK, Scorer, score_file
 from tests.model.simulation import simulate
 
@@ -218,7 +221,7 @@ SCHEMA = pa.schema(
 def test_file_is_scored_row_group_by_row_group(scorer, trained, tmp_path):
     features, out = trained.paths[0], tmp_path / "profiles.parquet"
     table = pq.read_table(features)
-    assert score_file(scorer, features, out, SCHEMA) == table.num_rows
+    assert score_file(scorer, [Piece(features)], out, SCHEMA) == table.num_rows
     found = pq.read_table(out)
     assert found.schema.remove_metadata() == SCHEMA.remove_metadata()
     assert found.schema.metadata[b"meaning.t0_mean"] == b"posterior mean"
@@ -230,19 +233,52 @@ def test_file_is_scored_row_group_by_row_group(scorer, trained, tmp_path):
     column = pq.ParquetFile(out).metadata.row_group(0).column(SCHEMA.get_field_index("t0_mean"))
     assert column.compression == "ZSTD" and "DICTIONARY" not in str(column.encodings)
     half = tmp_path / "half.parquet"
-    assert score_file(scorer, features, half, SCHEMA, row_groups=[1]) == 500
+    assert score_file(scorer, [Piece(features, (1,))], half, SCHEMA) == 500
     assert pq.read_table(half).equals(found.slice(500))
 
 
 def test_failed_scoring_leaves_no_file(scorer, trained, tmp_path):
     out = tmp_path / "profiles.parquet"
     with pytest.raises(ModelError, match="has no columns region"):
-        score_file(scorer, trained.paths[0], out, SCHEMA.append(pa.field("region", pa.string())))
+        score_file(scorer, [Piece(trained.paths[0])], out, SCHEMA.append(pa.field("region", pa.string())))
     broken = tmp_path / "broken.parquet"
     table = pq.read_table(trained.paths[0])
     codes = table["t0_1"].to_numpy().copy()
     codes[-1] = 9
     pq.write_table(table.set_column(2, "t0_1", pa.array(codes)), broken, row_group_size=500)
     with pytest.raises(ModelError, match="outside their levels: t0_1"):
-        score_file(scorer, broken, out, SCHEMA)
+        score_file(scorer, [Piece(broken)], out, SCHEMA)
     assert [path.name for path in tmp_path.iterdir()] == ["broken.parquet"]
+
+
+def test_profiles_do_not_hang_on_how_the_features_are_cut(scorer, trained, tmp_path):
+    """Empty row groups, tiny files, one large row group: the same profiles, in row groups of one size."""
+    table = pa.concat_tables([pq.read_table(path) for path in trained.paths])
+    pq.write_table(table, tmp_path / "one.parquet", row_group_size=len(table))
+    whole = tmp_path / "whole.parquet"
+    assert score_file(scorer, [Piece(tmp_path / "one.parquet")], whole, SCHEMA) == len(table)
+    pieces = []
+    for number, start in enumerate(range(0, len(table), 100)):
+        pieces.append(Piece(tmp_path / f"tiny-{number}.parquet"))
+        with pq.ParquetWriter(pieces[-1].path, table.schema) as writer:
+            writer.write_table(table.slice(start, 0))
+            writer.write_table(table.slice(start, 100))
+    parts = tmp_path / "parts.parquet"
+    assert score_file(scorer, pieces, parts, SCHEMA) == len(table)
+    assert pq.read_table(parts).equals(pq.read_table(whole))
+    assert pq.read_metadata(parts).num_row_groups == 1
+
+
+def test_a_profile_that_is_no_number_stops_and_names_its_pseudonym(scorer, trained, tmp_path):
+    network = scorer.model.network.copy()
+    # One answer of one item spoils whoever gave it.
+    position = int(network.starts[0]) + 3
+    network.encoder[0].weight[:, position] = 3e38
+    spoiled = replace(scorer, model=replace(scorer.model, network=network))
+    people = pq.read_table(trained.paths[0])
+    wrong = set(people["person_id"].filter(pa.array(people["t0_0"].to_numpy() == 3)).to_pylist())
+    with pytest.raises(ModelError, match=f"is not a number for {len(wrong)} people") as told:
+        score_file(spoiled, [Piece(trained.paths[0])], tmp_path / "profiles.parquet", SCHEMA)
+    named = str(told.value).split("people, ")[1].split(" among")[0].split(", ")
+    assert set(named) <= wrong and named
+    assert list(tmp_path.iterdir()) == []
