@@ -1,0 +1,115 @@
+"""What a command and all processes below it take: seconds of processor time, and memory (PSS), sampled from /proc.
+
+PSS counts a page that several processes share once in all, so that it may be added up over processes.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+EVERY = 0.25  # seconds from one sample to the next
+TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 2**20
+
+
+@dataclass
+class Usage:
+    """`samples` are (seconds since the start, processor seconds so far); peaks are in MiB."""
+
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    peak: float = 0.0
+    peak_by_process: dict[str, float] = field(default_factory=dict)
+
+    def cpu_between(self, start: float, end: float) -> float:
+        """Processor seconds between two moments, from the samples next to them."""
+        return self._cpu_at(end) - self._cpu_at(start)
+
+    def _cpu_at(self, moment: float) -> float:
+        return max((cpu for at, cpu in self.samples if at <= moment + EVERY), default=0.0)
+
+
+class Watch(threading.Thread):
+    """Samples the processes of a session (setsid) until it is told to stop."""
+
+    def __init__(self, session: int) -> None:
+        super().__init__(daemon=True)
+        self.usage, self._session, self._ended = Usage(), session, threading.Event()
+        self._cpu: dict[int, float] = {}
+        self._start = time.monotonic()
+
+    def run(self) -> None:
+        while not self._ended.wait(EVERY):
+            self._sample()
+
+    def finish(self) -> Usage:
+        self._ended.set()
+        self.join()
+        return self.usage
+
+    def _sample(self) -> None:
+        total: dict[str, float] = {}
+        for process in list_session(self._session):
+            try:
+                name, cpu, pss = read_process(process)
+            except (OSError, ValueError, IndexError):
+                continue  # it has just ended
+            self._cpu[process] = cpu
+            total[name] = total.get(name, 0.0) + pss
+        self.usage.samples.append((time.monotonic() - self._start, sum(self._cpu.values())))
+        self.usage.peak = max(self.usage.peak, sum(total.values()))
+        for name, pss in total.items():
+            self.usage.peak_by_process[name] = max(self.usage.peak_by_process.get(name, 0.0), pss)
+
+
+def list_session(session: int) -> Iterator[int]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except (OSError, IndexError):
+                continue
+            if int(fields[3]) == session:
+                yield int(folder.name)
+
+
+def read_process(process: int) -> tuple[str, float, float]:
+    """What it is (driver, JVM, Python worker), its processor seconds so far, and its PSS in MiB."""
+    folder = Path(f"/proc/{process}")
+    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    command = (folder / "cmdline").read_text().replace("\0", " ")
+    name = "JVM" if "java" in command.split(" ")[0] else "worker" if "pyspark" in command else "driver"
+    lines = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
+    return name, (int(fields[11]) + int(fields[12])) / TICKS, int(lines["Pss"].split()[0]) * 1024 / MIB
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command's lines of standard error with the seconds at which they came, its wall seconds, and its usage."""
+
+    code: int
+    lines: list[tuple[float, str]]
+    seconds: float
+    usage: Usage
+
+
+def run_watched(command: Sequence[str], environment: dict[str, str] | None = None) -> Ended:
+    """Run a command in a session of its own, so that all of its processes are found, and watch it."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **(environment or {})},
+    )
+    watch = Watch(process.pid)
+    watch.start()
+    assert process.stderr is not None
+    lines = [(time.monotonic() - start, line.rstrip("\n")) for line in process.stderr]
+    code = process.wait()
+    return Ended(code, lines, time.monotonic() - start, watch.finish())
