@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def find_growth(nights: list[dict[str, Any]]) -> list[dict[str, float]]:
                 (large["cpu_seconds"] - small["cpu_seconds"]) / (large["rows"] - small["rows"]) * MILLION, 2
             ),
         }
-        for small, large in zip(nights, nights[1:], strict=False)
+        for small, large in pairwise(nights)
     ]
 
 
