@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, optim
 
+from model.errors import ModelError
 from model.network import ProfileNetwork
 from model.spec import MISSING
 
@@ -20,7 +21,10 @@ THINNED = 0.5  # share of people who answer a random part only, so that every nu
 
 
 def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) -> None:
-    """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay."""
+    """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay.
+
+    Raises ModelError for a loss that is not finite, naming the step.
+    """
     generator = torch.Generator().manual_seed(seed)
     encoder: list[Tensor] = list(network.encoder.parameters())
     for parameter in encoder:
@@ -32,6 +36,11 @@ def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: 
             group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         latents, categories = simulate_people(network, patterns, PEOPLE, generator)
         loss = -score_latents(network, latents, categories).mean()
+        if not math.isfinite(loss.item()):
+            raise ModelError(
+                f"Training stopped: in step {step + 1} of settling the encoder the loss is not a number. "
+                "No model is written; lower the learning rates."
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(encoder, 10.0)

@@ -136,15 +136,30 @@ def _share(inside: Floats, weight: Floats, person: Floats) -> dict[str, float]:
 def rank_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, float]:
     """Simulation-based calibration (Talts et al. 2018): for each trait, how far the true values' places in their
     posteriors are from uniform (Kolmogorov-Smirnov distance, 0 to 1), on people simulated from the model."""
+    return {key: measure_deviation(place) for key, place in _place_simulated(network, patterns).items()}
+
+
+@torch.no_grad()
+def cover_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, float]:
+    """For each trait, the share of the same people whose true value lies in the middle 90 % of its posterior.
+
+    Hidden answers do not show sds that lie: they are foretold from draws that are weighed by the answers seen.
+    """
+    places = _place_simulated(network, patterns)
+    return {key: float((np.abs(place - 0.5) <= COVERAGE / 2).mean()) for key, place in places.items()}
+
+
+def _place_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, Floats]:
     generator = torch.Generator().manual_seed(3)
     latents, categories = simulate_people(network, patterns, SIMULATED, generator)
     posterior = network.posterior(categories)
     place = torch.special.ndtr((latents - posterior.mean) / posterior.sd())[:, : network.traits].double().numpy()
-    keys = [trait.key for trait in network.spec.traits]
-    return {key: measure_deviation(place[:, number]) for number, key in enumerate(keys)}
+    return {trait.key: place[:, number] for number, trait in enumerate(network.spec.traits)}
 
 
-def find_miscalibration(coverage: Sequence[Mapping[str, Any]], ranks: Mapping[str, float]) -> list[str]:
+def find_miscalibration(
+    coverage: Sequence[Mapping[str, Any]], ranks: Mapping[str, float], intervals: Mapping[str, float]
+) -> list[str]:
     """A sentence for each level and trait whose intervals say too much or too little."""
     reasons = [
         f"its 90 % predictions cover {band['covered']:.3f} of the hidden answers ({band['level']})"
@@ -155,5 +170,11 @@ def find_miscalibration(coverage: Sequence[Mapping[str, Any]], ranks: Mapping[st
         f"its posterior of {key} is not calibrated: ranks deviate from the uniform by {deviation:.3f}"
         for key, deviation in ranks.items()
         if not deviation <= LARGEST_RANK_DEVIATION + 1 / math.sqrt(SIMULATED)
+    ]
+    chance = NOISE * math.sqrt(COVERAGE * (1 - COVERAGE) / SIMULATED)
+    reasons += [
+        f"its 90 % intervals of {key} cover {covered:.3f} of simulated people"
+        for key, covered in intervals.items()
+        if not abs(covered - COVERAGE) <= COVERAGE_TOLERANCE + chance
     ]
     return reasons

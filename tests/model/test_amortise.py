@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from model.amortise import settle_encoder, simulate_people
+from model import amortise
+from model.amortise import score_latents, settle_encoder, simulate_people
+from model.errors import ModelError
 from model.network import ProfileNetwork
 from model.threads import fix_threads
 from tests.model.simulation import make_spec
@@ -115,3 +117,17 @@ def test_simulated_people_are_the_models():
     _, complete = simulate_people(network, patterns[:1], 500, torch.Generator().manual_seed(1), thinned=0.0)
     assert (complete[:, :3] >= 0).all() and (complete[:, 3:] < 0).all()
     assert math.isclose(float((complete >= 0).float().mean()), 3 / 7, rel_tol=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_step(monkeypatch):
+    network = ProfileNetwork(make_spec((4, 3)))
+    steps = []
+
+    def score(network, latents, categories):
+        steps.append(None)
+        found = score_latents(network, latents, categories)
+        return found * torch.nan if len(steps) == 5 else found
+
+    monkeypatch.setattr(amortise, "score_latents", score)
+    with pytest.raises(ModelError, match="in step 5 of settling"):
+        settle_encoder(network, torch.ones((10, 7), dtype=torch.bool), seed=1, steps=20)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from model.gate import (
     adjust_holm,
     compare_costs,
     cover_answers,
+    cover_simulated,
     find_losses,
     find_miscalibration,
     rank_simulated,
@@ -88,7 +91,7 @@ def test_predictions_of_a_true_model_cover_what_they_say(trained, cells):
     assert bands[0]["level"] == "all" and len(bands) == 5
     assert bands[0]["covered"] == pytest.approx(0.9, abs=0.03)
     assert bands[0]["answers"] == int((cells.hidden >= 0).sum())
-    assert find_miscalibration(bands, {}) == []
+    assert find_miscalibration(bands, {}, {}) == []
 
 
 def test_predictions_that_are_too_sure_are_found(trained, cells):
@@ -96,7 +99,7 @@ def test_predictions_that_are_too_sure_are_found(trained, cells):
     with torch.no_grad():
         network.items.log_discrimination += 1.5
         network.items.first_threshold *= 4.0
-    reasons = find_miscalibration(cover_answers(network, cells), {})
+    reasons = find_miscalibration(cover_answers(network, cells), {}, {})
     assert reasons and "hidden answers (all)" in reasons[0]
 
 
@@ -108,11 +111,24 @@ def test_ranks_of_simulated_people_are_uniform_unless_sds_lie(trained, inputs):
     with torch.no_grad():
         network.encoder[-1].bias[: network.traits] += 0.5
     shifted = rank_simulated(network, patterns)
-    reasons = find_miscalibration([], shifted)
+    reasons = find_miscalibration([], shifted, {})
     assert len(reasons) == 2 and "not calibrated" in reasons[0]
     assert shifted["t0"] > stats.norm.cdf(0.25) - 0.5
 
 
+@pytest.mark.parametrize("factor", [0.75, 0.85, 1.3])
+def test_intervals_that_are_too_narrow_or_too_wide_are_a_reason(factor, trained, inputs):
+    """Of all this the ranks alone might say nothing: such sds are wrong on both sides of the middle."""
+    patterns = inputs.held_out >= 0
+    honest = trained.result.network
+    assert find_miscalibration([], {}, cover_simulated(honest, patterns)) == []
+    lying = honest.copy()
+    encode = honest.posterior
+    lying.posterior = lambda categories: replace(encode(categories), factor=factor * encode(categories).factor)
+    reasons = find_miscalibration([], {}, cover_simulated(lying, patterns))
+    assert len(reasons) == 2 and "90 % intervals" in reasons[0]
+
+
 def test_coverage_and_ranks_that_are_no_numbers_are_reasons():
     bands = [{"level": "all", "answers": 5, "covered": float("nan"), "se": 0.0}]
-    assert len(find_miscalibration(bands, {"t0": float("nan")})) == 2
+    assert len(find_miscalibration(bands, {"t0": float("nan")}, {"t0": float("nan")})) == 3
