@@ -96,7 +96,7 @@ class Ended:
     usage: Usage
 
 
-def run_watched(command: Sequence[str], environment: dict[str, str] | None = None) -> Ended:
+def run_watched(command: Sequence[str]) -> Ended:
     """Run a command in a session of its own, so that all of its processes are found, and watch it."""
     start = time.monotonic()
     process = subprocess.Popen(
@@ -105,7 +105,6 @@ def run_watched(command: Sequence[str], environment: dict[str, str] | None = Non
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**os.environ, **(environment or {})},
     )
     watch = Watch(process.pid)
     watch.start()

@@ -25,7 +25,15 @@ from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers, share_traits
 from model.errors import ModelError
 from model.fitting import TrainingSettings
-from model.gate import compare_costs, cover_answers, cover_simulated, find_losses, find_miscalibration, rank_simulated
+from model.gate import (
+    compare_costs,
+    cover_answers,
+    cover_simulated,
+    find_losses,
+    find_miscalibration,
+    place_simulated,
+    rank_simulated,
+)
 from model.inputs import read_held_out_labels, read_sample, survey_inputs
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, compare_specs
@@ -177,8 +185,8 @@ def judge_model(
     reasons = promotable(model.report)
     inputs = survey_inputs(sorted(features), model.spec, SETTINGS.weight_column)
     cells = hide_cells(inputs)
-    coverage, patterns = cover_answers(model.network, cells), inputs.held_out >= 0
-    ranks, intervals = rank_simulated(model.network, patterns), cover_simulated(model.network, patterns)
+    coverage, places = cover_answers(model.network, cells), place_simulated(model.network, inputs.held_out >= 0)
+    ranks, intervals = rank_simulated(places), cover_simulated(places)
     measures: dict[str, Any] = {"coverage": coverage, "ranks": ranks, "intervals": intervals}
     measures["link"] = model.report["link"]
     if old is not None:

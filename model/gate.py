@@ -133,28 +133,27 @@ def _share(inside: Floats, weight: Floats, person: Floats) -> dict[str, float]:
 
 
 @torch.no_grad()
-def rank_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, float]:
-    """Simulation-based calibration (Talts et al. 2018): for each trait, how far the true values' places in their
-    posteriors are from uniform (Kolmogorov-Smirnov distance, 0 to 1), on people simulated from the model."""
-    return {key: measure_deviation(place) for key, place in _place_simulated(network, patterns).items()}
-
-
-@torch.no_grad()
-def cover_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, float]:
-    """For each trait, the share of the same people whose true value lies in the middle 90 % of its posterior.
-
-    Hidden answers do not show sds that lie: they are foretold from draws that are weighed by the answers seen.
-    """
-    places = _place_simulated(network, patterns)
-    return {key: float((np.abs(place - 0.5) <= COVERAGE / 2).mean()) for key, place in places.items()}
-
-
-def _place_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, Floats]:
+def place_simulated(network: ProfileNetwork, patterns: Tensor) -> dict[str, Floats]:
+    """For each trait, where the true values of people simulated from the model lie in their posteriors (0 to 1)."""
     generator = torch.Generator().manual_seed(3)
     latents, categories = simulate_people(network, patterns, SIMULATED, generator)
     posterior = network.posterior(categories)
     place = torch.special.ndtr((latents - posterior.mean) / posterior.sd())[:, : network.traits].double().numpy()
     return {trait.key: place[:, number] for number, trait in enumerate(network.spec.traits)}
+
+
+def rank_simulated(places: Mapping[str, Floats]) -> dict[str, float]:
+    """Simulation-based calibration (Talts et al. 2018): for each trait, how far the places of `place_simulated` are
+    from uniform (Kolmogorov-Smirnov distance, 0 to 1)."""
+    return {key: measure_deviation(place) for key, place in places.items()}
+
+
+def cover_simulated(places: Mapping[str, Floats]) -> dict[str, float]:
+    """For each trait, the share of those places that lie in the middle 90 %.
+
+    Hidden answers do not show sds that lie: they are foretold from draws that are weighed by the answers seen.
+    """
+    return {key: float((np.abs(place - 0.5) <= COVERAGE / 2).mean()) for key, place in places.items()}
 
 
 def find_miscalibration(

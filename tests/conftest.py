@@ -9,6 +9,8 @@ import pytest
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
+from tests.nights.small_night import QUICK_JVM
+
 # No example has a deadline: a busy machine is no fault.
 settings.register_profile("mindcensus", deadline=None)
 settings.load_profile("mindcensus")
@@ -18,8 +20,7 @@ settings.load_profile("mindcensus")
 def spark() -> Iterator[SparkSession]:
     os.environ["PYSPARK_PYTHON"] = sys.executable
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
-    # Small frames are over before the JVM's second compiler has earned its cost.
-    os.environ["SPARK_SUBMIT_OPTS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    os.environ["SPARK_SUBMIT_OPTS"] = QUICK_JVM
     session = (
         SparkSession.builder.master("local[2]")
         .appName("mindcensus tests")

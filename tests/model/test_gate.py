@@ -15,6 +15,7 @@ from model.gate import (
     cover_simulated,
     find_losses,
     find_miscalibration,
+    place_simulated,
     rank_simulated,
 )
 from model.inputs import survey_inputs
@@ -106,11 +107,11 @@ def test_predictions_that_are_too_sure_are_found(trained, cells):
 def test_ranks_of_simulated_people_are_uniform_unless_sds_lie(trained, inputs):
     network = trained.result.network.copy()
     patterns = inputs.held_out >= 0
-    honest = rank_simulated(network, patterns)
+    honest = rank_simulated(place_simulated(network, patterns))
     assert set(honest) == {"t0", "t1"} and max(honest.values()) < LARGEST_RANK_DEVIATION
     with torch.no_grad():
         network.encoder[-1].bias[: network.traits] += 0.5
-    shifted = rank_simulated(network, patterns)
+    shifted = rank_simulated(place_simulated(network, patterns))
     reasons = find_miscalibration([], shifted, {})
     assert len(reasons) == 2 and "not calibrated" in reasons[0]
     assert shifted["t0"] > stats.norm.cdf(0.25) - 0.5
@@ -121,11 +122,11 @@ def test_intervals_that_are_too_narrow_or_too_wide_are_a_reason(factor, trained,
     """Of all this the ranks alone might say nothing: such sds are wrong on both sides of the middle."""
     patterns = inputs.held_out >= 0
     honest = trained.result.network
-    assert find_miscalibration([], {}, cover_simulated(honest, patterns)) == []
+    assert find_miscalibration([], {}, cover_simulated(place_simulated(honest, patterns))) == []
     lying = honest.copy()
     encode = honest.posterior
     lying.posterior = lambda categories: replace(encode(categories), factor=factor * encode(categories).factor)
-    reasons = find_miscalibration([], {}, cover_simulated(lying, patterns))
+    reasons = find_miscalibration([], {}, cover_simulated(place_simulated(lying, patterns)))
     assert len(reasons) == 2 and "90 % intervals" in reasons[0]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[2]
 STAGES = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 PEOPLE = 1_500
+# Small frames and nights are over before the JVM's second compiler has earned its cost.
 QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
 
@@ -120,7 +121,6 @@ def environment(**changes: str) -> dict[str, str]:
         "PYTHONPATH": str(PROJECT),
         "MINDCENSUS_SPARK_MASTER": "local[2]",
         "MINDCENSUS_DRIVER_MEMORY": "1g",
-        # Small nights are over before the JVM's second compiler has earned its cost.
         "SPARK_SUBMIT_OPTS": QUICK_JVM,
         "SPARK_LAUNCHER_OPTS": QUICK_JVM,
         **changes,
