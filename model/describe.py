@@ -190,10 +190,9 @@ def marginal_probability(network: ProfileNetwork, trait: int, theta: Tensor, noi
     """P(category | trait) of all items (G, J, K) at values (G) of one trait, over residuals and other traits.
 
     The prior is a mixture: at each value its components have new masses, and within each the other traits follow
-    from the regression on this one; r = theta B + e then. Meaningful for the trait's own items and those without one.
+    from the regression on this one. Meaningful for the trait's own items and those without one.
     """
-    prior = network.prior
-    log_mass, means, factors = prior.components()
+    log_mass, means, factors = network.prior.components()
     sd = factors[:, trait].norm(dim=-1)
     scaled = (theta - means[:, trait, None]) / sd[:, None]
     mass = (log_mass[:, None] - 0.5 * scaled.square() - sd.log()[:, None]).softmax(dim=0)
@@ -204,7 +203,7 @@ def marginal_probability(network: ProfileNetwork, trait: int, theta: Tensor, noi
         other = torch.einsum("mij,j->mi", factors, draw[: network.traits])
         other = other - slopes * (other[:, trait] / sd)[:, None]  # what the regression leaves: nothing of this trait
         traits = centre + other[:, None]
-        latents = torch.cat([traits, traits @ prior.cross + draw[network.traits :]], dim=-1)
+        latents = torch.cat([traits, draw[network.traits :].expand(*traits.shape[:-1], -1)], dim=-1)
         probability = network.items.probabilities(*network.place(latents))
         total = total + torch.einsum("mg,mgjk->gjk", mass, probability) / len(noise)
     return total

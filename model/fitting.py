@@ -28,10 +28,10 @@ DREAMT = 384  # people simulated for each step of the encoder
 LOOKING_STEPS = 20  # from one look at the hidden answers to the next
 LOOKING_DRAWS = 16  # of each held-out person
 LARGEST_GRADIENT = 10.0
-FEWEST_STEPS, MOST_STEPS = 160, 2_000  # of a training: small samples need many epochs for them, large ones a few
+FEWEST_STEPS, MOST_STEPS = 200, 2_000  # of a training: small samples need many epochs for them, large ones a few
 EPOCHS = 30  # where steps allow
 FEWEST_EPOCHS = 2
-DESCENT, LAST_RATE = 0.6, 0.1  # rates fall over so much of a training, to so much of the first ones
+DESCENT, LAST_RATE = 0.7, 0.1  # rates fall over so much of a training, to so much of the first ones
 EQUAL = 5e-4  # nats per hidden answer: less is no difference
 PATIENCE = 3  # one part in so many of the epochs, without gain, ends a training
 BETAS = (0.9, 0.99)  # of Adam: a training of some hundred steps is over before longer averages mean anything
@@ -220,7 +220,8 @@ def _find_loss(
     loss = network.loss(categories, weights, torch.cat([noise, -noise]))
     dreamt, answers = simulate_people(network, categories >= 0, DREAMT, generator)
     dreaming = score_latents(network, dreamt, answers).mean()
-    return loss, loss + network.prior.penalty() / task.inputs.rows - dreaming
+    penalty = network.shift.penalty() / task.inputs.rows if network.shift is not None else 0.0
+    return loss, loss + penalty - dreaming
 
 
 @torch.no_grad()

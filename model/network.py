@@ -68,7 +68,7 @@ class ProfileNetwork(nn.Module):
         self.latents = self.traits + residuals
         self.items = GradedItems(spec, margins)
         self.prior = Prior(self.traits, residuals)
-        self.shift = ResidualShift(residuals, len(spec.items)) if residuals else None
+        self.shift = ResidualShift(residuals, self.traits, len(spec.items)) if residuals else None
         # Taught last, by model/covariates.py; no profile is made from them.
         self.covariates = nn.ModuleList([CovariateHead(part, self.traits) for part in spec.covariates])
         widths = torch.tensor([len(item.levels) + 1 for item in spec.items])

@@ -1,9 +1,8 @@
 """The population: a prior over named traits and residual latents.
 
 The traits' density is a mixture of normals, standardised as a whole: mean 0 and variance 1 by construction, and free
-to be skewed or floored (a semi-parametric latent density, as in Woods & Lin 2009). Residual latents r are normal
-around a linear function of the traits: r = theta B + e, e ~ N(0, I).
-Shapes: T traits, R residuals, D = T + R, M components.
+to be skewed or floored (a semi-parametric latent density, as in Woods & Lin 2009). Residual latents are standard
+normal, independent of the traits and of one another. Shapes: T traits, R residuals, D = T + R, M components.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 COMPONENTS = 4
 FIRST_SPREAD = 0.3  # of the components' means: equal components would never part
 FIRST_LOG_SD = -0.1
-CROSS_PRECISION = 40.0  # of a normal density of B around zero, for each other trait that residuals could blend in
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -35,16 +33,8 @@ class Prior(nn.Module):
         self.means = nn.Parameter(FIRST_SPREAD * torch.randn(COMPONENTS, traits))
         self.log_sds = nn.Parameter(torch.full((COMPONENTS, traits), FIRST_LOG_SD))
         self.below = nn.Parameter(torch.zeros(COMPONENTS, len(self.rows)))
-        self.cross = nn.Parameter(torch.zeros(traits, residuals))
         self.population_mean = nn.Parameter(torch.zeros(traits), requires_grad=False)
         self.population_log_sd = nn.Parameter(torch.zeros(traits), requires_grad=False)
-
-    def penalty(self) -> Tensor:
-        """Minus the log density of B, in nats of the whole sample.
-
-        Without it trainings end in different blends of traits and residuals that foretell answers equally well.
-        """
-        return 0.5 * CROSS_PRECISION * (self.traits - 1) * self.cross.square().sum()
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         """Log masses (M), means (M, T) and lower-triangular factors (M, T, T) of the standardised mixture."""
@@ -69,8 +59,7 @@ class Prior(nn.Module):
         squares = scaled.unflatten(-1, means.shape).square().sum(dim=-1)
         log_dets = factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         log_traits = torch.logsumexp(log_mass - 0.5 * squares - log_dets, dim=-1)
-        noise = residual - theta @ self.cross
-        return log_traits - 0.5 * noise.square().sum(dim=-1) - 0.5 * LOG_TWO_PI * latents.shape[-1]
+        return log_traits - 0.5 * residual.square().sum(dim=-1) - 0.5 * LOG_TWO_PI * latents.shape[-1]
 
     def covariance(self) -> Tensor:
         """Covariance of all latents (D, D)."""
@@ -78,13 +67,11 @@ class Prior(nn.Module):
         mass, centred = log_mass.exp(), means - self.population_mean
         traits = torch.einsum("m,mij->ij", mass, factors @ factors.transpose(1, 2))
         traits = traits + torch.einsum("m,mi,mj->ij", mass, centred, centred)
-        across = traits @ self.cross
-        residual = self.cross.T @ across + torch.eye(self.residuals)
-        return torch.cat([torch.cat([traits, across], dim=1), torch.cat([across.T, residual], dim=1)])
+        return torch.block_diag(traits, torch.eye(self.residuals))
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (D) and lower-triangular factor (D, D) of all latents: the normal that is nearest to the prior."""
-        mean = torch.cat([self.population_mean, self.population_mean @ self.cross])
+        mean = F.pad(self.population_mean, (0, self.residuals))
         return mean, torch.linalg.cholesky(self.covariance())
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
@@ -93,5 +80,4 @@ class Prior(nn.Module):
         which = torch.multinomial(log_mass.exp(), count, replacement=True, generator=generator)
         noise = torch.randn((count, self.traits), generator=generator)
         theta = means[which] + torch.einsum("bij,bj->bi", factors[which], noise)
-        residual = theta @ self.cross + torch.randn((count, self.residuals), generator=generator)
-        return torch.cat([theta, residual], dim=1)
+        return torch.cat([theta, torch.randn((count, self.residuals), generator=generator)], dim=1)

@@ -1,8 +1,9 @@
 """What the scales leave: residual latents shift each item's location, and widen or narrow its answers' spread.
 
 A shift moves all of an item's logits as one, and a spread is positive, so categories keep their order. Along a
-trait's own direction the shift is taken out: what all items of a scale share is the trait, and a residual cannot
-stand in for it. Shapes: R residuals, T traits, J items.
+trait's own direction the perceptron's shift is taken out: what all items of a scale share is the trait, and a residual
+cannot stand in for it. What several scales share beside their traits (a style of answering, say) goes through `along`:
+it moves a scale's items as its trait would, and is held near zero. Shapes: R residuals, T traits, J items.
 """
 
 import torch
@@ -10,14 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HIDDEN = 32
+ALONG_PRECISION = 1_500.0  # of a normal density of `along` around zero
+WEIGHT_PRECISION = 10.0  # and of the weights that go out: a few may not make an answer all but certain
 WIDEST = 3.0  # of the spread's logarithm: within it the items' open edges stand for infinity
 
 
 class ResidualShift(nn.Module):
-    """A perceptron of the residuals alone, silent at the start."""
+    """A perceptron of the residuals alone, and `along` (T, R), in trait sds; silent at the start.
 
-    def __init__(self, residuals: int, items: int) -> None:
+    With one trait there is nothing that scales could share, and `along` stays zero.
+    """
+
+    def __init__(self, residuals: int, traits: int, items: int) -> None:
         super().__init__()
+        self.along = nn.Parameter(torch.zeros(traits, residuals), requires_grad=traits > 1)
         self.hidden = nn.Linear(residuals, HIDDEN)
         self.out = nn.Linear(HIDDEN, 2 * items)
         nn.init.zeros_(self.out.weight)
@@ -26,7 +33,7 @@ class ResidualShift(nn.Module):
     def forward(self, residual: Tensor, discriminations: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and spread (..., J) at residuals (..., R), given the slopes (T, J).
 
-        For every trait the shifts, weighted by the slopes, sum to zero.
+        For every trait the perceptron's shifts, weighted by the slopes, sum to zero.
         """
         direction = discriminations / discriminations.norm(dim=1, keepdim=True)
         # Taken out of the layer's weights: the same as taking it out of what comes out of the layer.
@@ -38,4 +45,14 @@ class ResidualShift(nn.Module):
         # One product for both halves is the quicker.
         out = F.linear(hidden, torch.cat([shifting, spreading]), torch.cat([constant, spreading_constant]))
         shift, log_spread = out.chunk(2, dim=-1)
+        shift = shift + residual @ (self.along.T @ discriminations)
         return shift, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
+
+    def penalty(self) -> Tensor:
+        """Minus the log density of the parameters, in nats of the whole sample.
+
+        Without that of `along`, trainings end in different blends of traits and residuals that foretell answers
+        equally well.
+        """
+        weights = WEIGHT_PRECISION * self.out.weight.square().sum()
+        return 0.5 * (weights + ALONG_PRECISION * self.along.square().sum())

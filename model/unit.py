@@ -49,8 +49,8 @@ def place_population(network: ProfileNetwork, categories: Tensor, weights: Tenso
 def fix_unit(network: ProfileNetwork) -> None:
     """Make this population the reference: its traits get mean 0 and variance 1, and the items take up the change.
 
-    With theta = m + s theta', a theta - b = (a s) theta' - (b - a m), and r = theta B + e becomes theta' (s B) + e, its
-    constant going into the perceptron. No likelihood changes.
+    With theta = m + s theta', a theta - b = (a s) theta' - (b - a m), and what residuals add to a trait is in units of
+    s. No likelihood changes.
     """
     prior, items = network.prior, network.items
     mean, sd = prior.population_mean.clone(), prior.population_log_sd.exp()
@@ -60,7 +60,6 @@ def fix_unit(network: ProfileNetwork) -> None:
     # Items that share a discrimination share the trait as well.
     items.log_discrimination.index_copy_(0, items.shared, items.log_discrimination[items.shared] + stretch)
     if network.shift is not None:
-        network.shift.hidden.bias.add_(network.shift.hidden.weight @ (mean @ prior.cross))
-    prior.cross.mul_(sd[:, None])
+        network.shift.along.div_(sd[:, None])
     prior.population_mean.zero_()
     prior.population_log_sd.zero_()

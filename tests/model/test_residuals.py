@@ -11,7 +11,7 @@ SPEC = make_spec((4, 3, 2), loose=2)
 
 def random_shift(seed: int = 0) -> tuple[ResidualShift, torch.Tensor]:
     torch.manual_seed(seed)
-    shift, items = ResidualShift(3, len(SPEC.items)).double(), GradedItems(SPEC).double()
+    shift, items = ResidualShift(3, len(SPEC.traits), len(SPEC.items)).double(), GradedItems(SPEC).double()
     with torch.no_grad():
         torch.nn.init.normal_(shift.out.weight)
         torch.nn.init.normal_(shift.out.bias)
@@ -42,6 +42,21 @@ def test_what_is_taken_out_is_the_traits_direction_alone():
     loose = slopes.sum(dim=0) == 0
     assert loose.sum() == 2
     torch.testing.assert_close(found[:, loose], raw[:, loose])
+
+
+def test_what_scales_share_moves_their_items_as_the_trait_would():
+    shift, slopes = random_shift()
+    residual = torch.randn(10, 3, dtype=torch.float64)
+    with torch.no_grad():
+        before, _ = shift(residual, slopes)
+        torch.nn.init.normal_(shift.along)
+        after, _ = shift(residual, slopes)
+    torch.testing.assert_close(after - before, (residual @ shift.along.T) @ slopes)
+    assert shift.penalty() > 1_000
+
+
+def test_with_one_trait_nothing_is_shared():
+    assert not ResidualShift(3, 1, 5).along.requires_grad and ResidualShift(3, 2, 5).along.requires_grad
 
 
 def test_silent_at_the_start():
