@@ -127,11 +127,9 @@ def profiles_columns(book: Codebook) -> list[ColumnSpec]:
         columns += [
             ColumnSpec(f"{trait.key}_mean", "float", f"{label}: posterior mean", "reference sd", nullable=False),
             ColumnSpec(f"{trait.key}_sd", "float", f"{label}: posterior sd", "reference sd", nullable=False),
-            ColumnSpec(f"{trait.key}_percentile", "float", f"{label}: percentile in the reference population", "0-100"),
-            ColumnSpec(f"{trait.key}_percentile_low", "float", f"{label}: percentile of the 5 % point", "0-100"),
-            ColumnSpec(
-                f"{trait.key}_percentile_high", "float", f"{label}: percentile at the posterior's 95 %", "0-100"
-            ),
+            ColumnSpec(f"{trait.key}_percentile", "float", f"{label}: rank among the reference's profiles", "0-100"),
+            ColumnSpec(f"{trait.key}_percentile_low", "float", f"{label}: true rank in the reference, 5 %", "0-100"),
+            ColumnSpec(f"{trait.key}_percentile_high", "float", f"{label}: true rank in the reference, 95 %", "0-100"),
         ]
     for scale in book.scales:
         columns += scale_columns(scale)

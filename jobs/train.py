@@ -35,10 +35,11 @@ from model.gate import (
     rank_simulated,
 )
 from model.inputs import read_held_out_labels, read_sample, survey_inputs
+from model.linking import LinkError
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, compare_specs
 from model.threads import fix_threads
-from model.training import TrainingResult, train
+from model.training import train
 from model.unit import PEOPLE
 from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
@@ -62,11 +63,12 @@ class Drift:
 
 
 def run(job: Job) -> StageRecord:
-    """Raises StageError where the first model cannot be used, ModelError where the training fails."""
+    """Raises StageError where the model in force is damaged, and where the first of a series is not fit for use;
+    ModelError where the training fails."""
     inputs = job.night.digests("preprocess")
     features = job.night.paths("preprocess", "features")
     champion = find_model(job.lake, job.run_date)
-    old = load_champion(job.lake, champion, job.book)
+    old = load_champion(job.lake, champion, job.book, forced=job.force_retrain)
     drift = measure_drift(old, features) if old else None
     reason = "forced" if job.force_retrain else find_reason(champion, old, job.run_date, job.book, drift)
     drifted = {"drift": drift.to_json() if drift else None}
@@ -75,23 +77,34 @@ def run(job: Job) -> StageRecord:
     verdict = _train_and_judge(job, champion, old, features)
     gate = {"reasons": verdict.reasons, "measures": verdict.measures}
     write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
-    told = {"reason": reason, "gate": verdict.measures, **drifted}
+    told = {"reason": reason, "gate": verdict.measures, "link_lost": verdict.link_lost, **drifted}
     if verdict.reasons and old is not None:
         refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons}
         return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused, **told})
-    if verdict.reasons and verdict.reasons[0].startswith("not a number"):
-        raise StageError(f"the first model cannot be used ({verdict.reasons[0]}): look at the features' answers")
+    if verdict.reasons:
+        raise StageError(
+            f"no model is in force, and the first one is not fit for use: {'; '.join(verdict.reasons)}. It stays in "
+            f"the registry as {verdict.model.model_version}, with a model card; more people or other answers are needed"
+        )
     return StageRecord("train", inputs, details={**_describe(job, verdict), **told})
 
 
-def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook) -> Model | None:
-    """The model in force; None where there is none, or one that is lost, damaged or made for other answers."""
+def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *, forced: bool = False) -> Model | None:
+    """The model in force; None where there is none, or one that was made for other answers.
+
+    Raises StageError where it cannot be read: its unit would be lost unnoticed. A forced training starts anew then.
+    """
     if champion is None:
         return None
     try:
         model = load_model(lake.root / champion["folder"])
-    except ModelError:
-        return None
+    except ModelError as error:
+        if forced:
+            return None
+        raise StageError(
+            f"the model in force cannot be read: {error} Or start a new series of models by --force-retrain: its "
+            "traits have a unit of their own, and no trend goes on"
+        ) from error
     return None if compare_specs(model.spec, build_spec(book)) else model
 
 
@@ -135,32 +148,38 @@ def measure_drift(model: Model, features: Sequence[Path]) -> Drift:
 
 def _keep(job: Job, champion: dict[str, Any]) -> dict[str, Any]:
     """The champion's details for another night; on the night that promoted it they stay as they were."""
-    tonight = ("refused", "reason", "drift", "gate")
+    tonight = ("refused", "reason", "drift", "gate", "link_lost")
     details = {key: value for key, value in champion.items() if key not in tonight}
     return {**details, "promoted": champion["trained_on"] == job.run_date.isoformat()}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A trained model, the series whose unit it has, the reasons against it, and what they were judged by."""
+    """A trained model, the series whose unit it has, the reasons against it, and what they were judged by.
+
+    `link_lost` says why a new series had to start.
+    """
 
     model: Model
     series: str
     reasons: list[str]
     measures: dict[str, Any]
+    link_lost: list[str]
 
 
 def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | None, features: Sequence[Path]) -> Verdict:
     """Goes on from the champion in its unit; where the items no longer hold that, a new series starts."""
+    lost: list[str] = []
     if old is not None and champion is not None:
-        linked = _train_once(job, features, old)
-        if not linked.report["link"]["broken"]:
-            reasons, measures = judge_model(linked, old, features, job.book)
-            return Verdict(linked, champion["series"], reasons, measures)
-        job.log.warning("a new series starts", reasons=linked.report["link"]["broken"])
+        try:
+            linked = _train_once(job, features, old)
+        except LinkError as error:
+            lost = error.reasons
+            job.log.warning("a new series starts", reasons=lost)
+        else:
+            return Verdict(linked, champion["series"], *judge_model(linked, old, features, job.book), link_lost=lost)
     fresh = _train_once(job, features, None)
-    reasons, measures = judge_model(fresh, old, features, job.book)
-    return Verdict(fresh, fresh.model_version, reasons, measures)
+    return Verdict(fresh, fresh.model_version, *judge_model(fresh, old, features, job.book), link_lost=lost)
 
 
 def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> Model:
@@ -172,7 +191,7 @@ def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> M
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
     if not folder.exists():
-        start = TrainingResult(champion.network, champion.norms, champion.report) if champion else None
+        start = champion.result if champion else None
         save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
@@ -229,7 +248,6 @@ def _describe(job: Job, verdict: Verdict) -> dict[str, Any]:
         "folder": f"restricted/models/{model.model_version}",
         "trained_on": job.run_date.isoformat(),
         "promoted": True,
-        "shortcomings": verdict.reasons,
         "linking_errors": (model.report["link"] or {}).get("errors", {}),
         "validation": {
             "nats_per_answer": figures["nats_per_answer"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +52,6 @@ class GradedItems(nn.Module):
 
     def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None) -> None:
         super().__init__()
-        self.keys = spec.columns
         sizes = torch.tensor([len(item.levels) for item in spec.items])
         self.most = int(sizes.max())
         self.register_buffer("sizes", sizes, persistent=False)
@@ -90,14 +88,6 @@ class GradedItems(nn.Module):
         inner = inner.masked_fill(beyond, OPEN_EDGE)
         ends = torch.full((len(self.sizes), 1), OPEN_EDGE)
         return torch.cat([-ends, inner, ends], dim=1)
-
-    @torch.no_grad()
-    def move(self, steps: Mapping[str, float]) -> None:
-        """Move items along their trait by so many of its sds (item: step), all thresholds alike."""
-        slopes = self.discriminations().sum(dim=0)
-        for key, step in steps.items():
-            position = self.keys.index(key)
-            self.first_threshold[position] += slopes[position] * step
 
     def locations(self, theta: Tensor) -> Tensor:
         """Slope times trait (..., J) for traits (..., T); zero for an item without a trait."""

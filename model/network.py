@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -86,6 +86,12 @@ class ProfileNetwork(nn.Module):
     def copy(self) -> ProfileNetwork:
         """Another network with the same weights, none of them learning."""
         return copy.deepcopy(self).requires_grad_(False)
+
+    def without_covariates(self) -> ProfileNetwork:
+        """A copy that makes the same profiles."""
+        network = self.copy()
+        network.spec, network.covariates = replace(self.spec, covariates=()), nn.ModuleList()
+        return network
 
     def trait_correlations(self) -> Tensor:
         """Correlations (T, T) of the traits in the population."""

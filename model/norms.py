@@ -1,4 +1,9 @@
-"""Norms: where a profile stands in the reference population, as percentiles."""
+"""Norms: where a profile stands in the reference population, as percentiles.
+
+Two distributions are frozen for each trait. A profile's own rank is among the reference population's profiles: half of
+them are below the 50th percentile. Its interval is of the person's true rank, so its ends are ranked among true traits,
+which lie further apart than profiles do.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +21,7 @@ from model.network import ProfileNetwork
 from model.spec import MISSING
 
 STEP = 0.5  # percentile points between two entries of a table
+TRAIT_GRID = torch.linspace(-6.0, 8.0, 701)  # trait sds
 BLOCK = 4096
 FEWEST_TO_COMPARE = 200  # people who answered about as many items
 
@@ -36,16 +42,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Norms:
-    """A table of profile means for each trait, and tables of person fit by the number of items answered.
+    """Tables of profile means and of the trait itself for each trait, and of person fit by the number of answers.
 
     `fits` rise by the fewest answers that they are for.
     """
 
+    profiles: dict[str, Table]
     traits: dict[str, Table]
     fits: list[tuple[int, Table]]
 
-    def rank(self, trait: str, means: Floats) -> Floats:
-        return self.traits[trait].rank(means)
+    def rank(self, trait: str, means: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+        """Percentiles of profiles by their posterior means, and of their intervals' ends, which hold them."""
+        middle = self.profiles[trait].rank(means)
+        below, above = (self.traits[trait].rank(end) for end in (low, high))
+        return middle, np.minimum(below, middle), np.maximum(above, middle)
 
     def rank_fit(self, fit: Floats, answered: npt.NDArray[np.int16]) -> Floats:
         """Percentiles of person fit among people who answered about as many items; low = unusual."""
@@ -58,6 +68,7 @@ class Norms:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "profiles": {key: vars(table) for key, table in self.profiles.items()},
             "traits": {key: vars(table) for key, table in self.traits.items()},
             "fits": [{"fewest_answers": fewest, **vars(table)} for fewest, table in self.fits],
         }
@@ -65,7 +76,10 @@ class Norms:
     @staticmethod
     def from_json(data: dict[str, Any]) -> "Norms":
         fits = [(part["fewest_answers"], Table(part["values"], part["percentiles"])) for part in data["fits"]]
-        return Norms({key: Table(**table) for key, table in data["traits"].items()}, fits)
+        profiles, traits = (
+            {key: Table(**table) for key, table in data[part].items()} for part in ("profiles", "traits")
+        )
+        return Norms(profiles, traits, fits)
 
 
 @torch.no_grad()
@@ -82,8 +96,19 @@ def make_norms(network: ProfileNetwork, paths: Sequence[Path], weight_column: st
             fits.append(network.person_fit(categories, posterior).numpy())
             counts.append((categories >= 0).sum(dim=1).numpy())
     every, weight = np.concatenate(means), np.concatenate(weights)
-    traits = {trait.key: tabulate(every[:, place], weight) for place, trait in enumerate(network.spec.traits)}
-    return Norms(traits, tabulate_fits(np.concatenate(fits), np.concatenate(counts), weight))
+    profiles = {trait.key: tabulate(every[:, place], weight) for place, trait in enumerate(network.spec.traits)}
+    traits = {trait.key: tabulate_trait(network, place) for place, trait in enumerate(network.spec.traits)}
+    return Norms(profiles, traits, tabulate_fits(np.concatenate(fits), np.concatenate(counts), weight))
+
+
+def tabulate_trait(network: ProfileNetwork, trait: int) -> Table:
+    """The distribution function of a trait in the network's population: a mixture of normals."""
+    log_mass, means, factors = network.prior.components()
+    sd = factors[:, trait].norm(dim=-1)[:, None]
+    below = torch.special.ndtr((TRAIT_GRID - means[:, trait, None]) / sd)
+    percentiles = (100 * log_mass.exp() @ below).double().numpy()
+    rising = np.concatenate([[True], np.diff(percentiles) > 0])
+    return Table(TRAIT_GRID.double().numpy()[rising].tolist(), percentiles[rising].tolist())
 
 
 def tabulate_fits(

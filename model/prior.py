@@ -20,9 +20,10 @@ LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class Prior(nn.Module):
-    """`population_mean` and `population_log_sd` (T) stay at zero in the reference population, whose unit is the unit.
+    """`population_mean` (T) and `population_factor` (T, T), lower triangular, move the standardised mixture.
 
-    A later model on anchored items learns them: its population has moved, the unit has not.
+    They are found after the mixture, by model/unit.py. In the reference population traits have mean 0 and variance 1;
+    a later one has moved, and its traits go together otherwise, but the unit has not changed.
     """
 
     def __init__(self, traits: int, residuals: int) -> None:
@@ -34,10 +35,10 @@ class Prior(nn.Module):
         self.log_sds = nn.Parameter(torch.full((COMPONENTS, traits), FIRST_LOG_SD))
         self.below = nn.Parameter(torch.zeros(COMPONENTS, len(self.rows)))
         self.population_mean = nn.Parameter(torch.zeros(traits), requires_grad=False)
-        self.population_log_sd = nn.Parameter(torch.zeros(traits), requires_grad=False)
+        self.population_factor = nn.Parameter(torch.eye(traits), requires_grad=False)
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Log masses (M), means (M, T) and lower-triangular factors (M, T, T) of the standardised mixture."""
+        """Log masses (M), means (M, T) and lower-triangular factors (M, T, T) of the traits' mixture."""
         log_mass = self.logits.log_softmax(0)
         mass = log_mass.exp()[:, None]
         lower = torch.eye(self.traits).expand(len(mass), -1, -1)
@@ -46,8 +47,16 @@ class Prior(nn.Module):
         factors = F.normalize(lower, dim=2) * sds[:, :, None]
         middle = (mass * self.means).sum(dim=0)
         variance = (mass * (sds.square() + (self.means - middle).square())).sum(dim=0)
-        unit = self.population_log_sd.exp() / variance.sqrt()
-        return log_mass, (self.means - middle) * unit + self.population_mean, factors * unit[:, None]
+        unit = self.population_factor / variance.sqrt()
+        return log_mass, (self.means - middle) @ unit.T + self.population_mean, unit @ factors
+
+    @torch.no_grad()
+    def move_to(self, mean: Tensor, covariance: Tensor) -> None:
+        """Give the population a mean (T) and a covariance (T, T) of its traits; the mixture keeps its shape."""
+        now = torch.linalg.cholesky(self.covariance()[: self.traits, : self.traits])
+        change = torch.linalg.cholesky(covariance) @ torch.linalg.inv(now)
+        self.population_factor.copy_((change @ self.population_factor).tril())
+        self.population_mean.copy_(mean)
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """Log density (...) of latents (..., D), in nats."""
@@ -67,7 +76,8 @@ class Prior(nn.Module):
         mass, centred = log_mass.exp(), means - self.population_mean
         traits = torch.einsum("m,mij->ij", mass, factors @ factors.transpose(1, 2))
         traits = traits + torch.einsum("m,mi,mj->ij", mass, centred, centred)
-        return torch.block_diag(traits, torch.eye(self.residuals))
+        whole = torch.eye(self.traits + self.residuals)
+        return whole.index_put((torch.arange(self.traits)[:, None], torch.arange(self.traits)), traits)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (D) and lower-triangular factor (D, D) of all latents: the normal that is nearest to the prior."""

@@ -17,10 +17,11 @@ from model.norms import Norms
 from model.spec import FeatureSpec
 from model.training import TrainingResult
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
 INDEX = "model.json"
-WEIGHTS, SPEC, REPORT, NORMS = "weights.safetensors", "spec.json", "training_report.json", "norms.json"
+WEIGHTS, REFERENCE = "weights.safetensors", "reference.safetensors"
+SPEC, REPORT, NORMS = "spec.json", "training_report.json", "norms.json"
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,19 @@ class Model:
     """A model that was read and found whole."""
 
     model_version: str
-    network: ProfileNetwork
-    norms: Norms
-    report: dict[str, Any]
+    result: TrainingResult
+
+    @property
+    def network(self) -> ProfileNetwork:
+        return self.result.network
+
+    @property
+    def norms(self) -> Norms:
+        return self.result.norms
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return self.result.report
 
     @property
     def spec(self) -> FeatureSpec:
@@ -41,9 +52,9 @@ def save_model(folder: Path, result: TrainingResult, model_version: str) -> None
     """Write the model beside `folder` and rename it there. Raises ModelError if the folder exists already."""
     if folder.exists():
         raise ModelError(f"{folder} exists already: a model is written once. Choose another folder.")
-    weights = {name: tensor.contiguous() for name, tensor in result.network.state_dict().items()}
     files = {
-        WEIGHTS: safetensors.torch.save(weights),
+        WEIGHTS: _encode_weights(result.network),
+        REFERENCE: _encode_weights(result.reference),
         SPEC: _encode(result.network.spec.to_json()),
         REPORT: _encode(result.report),
         NORMS: _encode(result.norms.to_json()),
@@ -68,21 +79,24 @@ def load_model(folder: Path) -> Model:
     residuals = _count_residuals(index.get("architecture"))
     if index.get("format_version") != FORMAT_VERSION or residuals is None:
         raise ModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
-    data = {name: _read_file(folder / name) for name in (WEIGHTS, SPEC, REPORT, NORMS)}
+    data = {name: _read_file(folder / name) for name in (WEIGHTS, REFERENCE, SPEC, REPORT, NORMS)}
     for name, content in data.items():
         if hashlib.sha256(content).hexdigest() != index.get("files", {}).get(name):
             raise ModelError(f"{folder / name} is damaged: its sha256 is not the one in {INDEX}. Restore the model.")
     network = ProfileNetwork(FeatureSpec.from_json(_decode(folder / SPEC, data[SPEC])), residuals=residuals)
-    try:
-        network.load_state_dict(safetensors.torch.load(data[WEIGHTS]))
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{folder / WEIGHTS} does not hold the weights that {SPEC} asks for.") from error
-    return Model(
-        model_version=index["model_version"],
+    reference = network.without_covariates()
+    for name, part in ((WEIGHTS, network), (REFERENCE, reference)):
+        try:
+            part.load_state_dict(safetensors.torch.load(data[name]))
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            raise ModelError(f"{folder / name} does not hold the weights that {SPEC} asks for.") from error
+    result = TrainingResult(
         network=network.eval().requires_grad_(False),
+        reference=reference.eval(),
         norms=Norms.from_json(_decode(folder / NORMS, data[NORMS])),
         report=_decode(folder / REPORT, data[REPORT]),
     )
+    return Model(index["model_version"], result)
 
 
 def _count_residuals(architecture: Any) -> int | None:
@@ -101,6 +115,10 @@ def promotable(report: dict[str, Any]) -> list[str]:
     if cost >= margins:
         return [f"{cost:.4f} nats per hidden answer, no better than the items' margins alone ({margins:.4f})"]
     return []
+
+
+def _encode_weights(network: ProfileNetwork) -> bytes:
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
 
 
 def _encode(data: dict[str, Any]) -> bytes:

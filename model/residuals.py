@@ -22,8 +22,11 @@ class ResidualShift(nn.Module):
     With one trait there is nothing that scales could share, and `along` stays zero.
     """
 
+    settled: Tensor
+
     def __init__(self, residuals: int, traits: int, items: int) -> None:
         super().__init__()
+        self.register_buffer("settled", torch.tensor(False))
         self.along = nn.Parameter(torch.zeros(traits, residuals), requires_grad=traits > 1)
         self.hidden = nn.Linear(residuals, HIDDEN)
         self.out = nn.Linear(HIDDEN, 2 * items)
@@ -35,18 +38,28 @@ class ResidualShift(nn.Module):
 
         For every trait the perceptron's shifts, weighted by the slopes, sum to zero.
         """
+        weight, bias = (self.out.weight, self.out.bias) if self.settled else self.take_out_traits(discriminations)
+        shift, log_spread = F.linear(torch.tanh(self.hidden(residual)), weight, bias).chunk(2, dim=-1)
+        shift = shift + residual @ (self.along.T @ discriminations)
+        return shift, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
+
+    def take_out_traits(self, discriminations: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the last layer without the traits' directions, which comes to the same as taking these out
+        of what comes out of the layer."""
         direction = discriminations / discriminations.norm(dim=1, keepdim=True)
-        # Taken out of the layer's weights: the same as taking it out of what comes out of the layer.
         shifting, spreading = self.out.weight.chunk(2)
         constant, spreading_constant = self.out.bias.chunk(2)
         shifting = shifting - direction.T @ (direction @ shifting)
         constant = constant - (constant @ direction.T) @ direction
-        hidden = torch.tanh(self.hidden(residual))
-        # One product for both halves is the quicker.
-        out = F.linear(hidden, torch.cat([shifting, spreading]), torch.cat([constant, spreading_constant]))
-        shift, log_spread = out.chunk(2, dim=-1)
-        shift = shift + residual @ (self.along.T @ discriminations)
-        return shift, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
+        return torch.cat([shifting, spreading]), torch.cat([constant, spreading_constant])
+
+    @torch.no_grad()
+    def settle(self, discriminations: Tensor) -> None:
+        """Write the directions taken out into the weights: an item that changes later changes no other's shift."""
+        weight, bias = self.take_out_traits(discriminations)
+        self.out.weight.copy_(weight)
+        self.out.bias.copy_(bias)
+        self.settled.fill_(True)
 
     def penalty(self) -> Tensor:
         """Minus the log density of the parameters, in nats of the whole sample.

@@ -63,11 +63,12 @@ class Scorer:
         """Profiles of a batch that has the model's item columns, in the batch's order.
 
         `<trait>_mean` and `_sd` are of the posterior, in units of the trait's sd in the reference population;
-        `_percentile` is by the model's norms, `_percentile_low` and `_high` those of the posterior's 5 % and 95 %
-        points. `<scale>_expected` is the total with answered items as answered and the others' expectation under the
-        posterior, `<scale>_ge10_probability` the probability that such a total reaches the cut. `log_likelihood` is
-        the importance-weighted bound in nats, in expectation never above the true log-likelihood.
-        `person_fit_percentile` is low for answers that are unusual among people who answered as many. Who answered
+        `_percentile` is the mean's rank among the reference population's, `_percentile_low` and `_high` hold the
+        person's true rank among the traits of that population with 90 %. `<scale>_expected` is the total with answered
+        items as answered and the others' expectation under the posterior, `<scale>_ge10_probability` the probability
+        that such a total reaches the cut. `log_likelihood` is the importance-weighted bound in nats, in expectation
+        never above the true log-likelihood. `person_fit_percentile` is low for answers that are unusual among people
+        who answered as many. Who answered
         nothing gets the prior (mean 0, sd 1 in the reference population), and no percentile.
         Raises ModelError for columns that do not fit.
         """
@@ -90,8 +91,9 @@ class Scorer:
         ranks = {"person_fit_percentile": norms.rank_fit(merged[FIT], answered)}
         for trait in self.model.spec.traits:
             mean, half = merged[f"{trait.key}_mean"], NINETY_PERCENT * merged[f"{trait.key}_sd"]
-            for part, value in (("", mean), ("_low", mean - half), ("_high", mean + half)):
-                ranks[f"{trait.key}_percentile{part}"] = norms.rank(trait.key, value)
+            ranked = norms.rank(trait.key, mean, mean - half, mean + half)
+            names = (f"{trait.key}_percentile{part}" for part in ("", "_low", "_high"))
+            ranks |= dict(zip(names, ranked, strict=True))
         return ranks
 
     @torch.no_grad()

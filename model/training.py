@@ -1,4 +1,4 @@
-"""Train a profile network on feature files: a first one from the start, later ones in the unit of the first."""
+"""Train a profile network on feature files: the first of a series from the start, later ones from the one in force."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +16,7 @@ from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
 from model.inputs import People, hash_file, read_sample, survey_inputs
 from model.likelihood import smooth_margins
-from model.linking import measure_shifts, move_to
+from model.linking import Behaviour, free_items, link_population, measure_items
 from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
 from model.spec import FeatureSpec
@@ -34,7 +34,10 @@ SURE = 2.0  # standard errors that the gain must exceed
 
 @dataclass(frozen=True)
 class TrainingResult:
+    """`reference` is the first network of the series, whose items later ones are anchored to."""
+
     network: ProfileNetwork
+    reference: ProfileNetwork
     norms: Norms
     report: dict[str, Any]
 
@@ -51,11 +54,11 @@ def train(
     """Train on the files' rows outside fold 0, validate on fold 0; `folder` keeps the checkpoints.
 
     With a `champion` the training goes on from it, in its unit: see model/linking.py. Percentiles stay those of the
-    reference population. The report's `link` says whether the items still behave as they did there.
+    reference population.
 
     A training that was killed goes on from its checkpoint and ends with the same bits. Raises ModelError for features
     that do not fit, too few people, and a loss that is not finite (naming epoch and batch; the last good checkpoint
-    stays).
+    stays); LinkError where the items no longer hold the champion's unit.
     """
     paths = sorted(paths)
     if champion:  # its items keep their order, whatever order tonight's codebook lists them in
@@ -64,17 +67,19 @@ def train(
         inputs = survey_inputs(paths, spec, settings.weight_column)
         files = [{"name": path.name, "sha256": hash_file(path)} for path in paths]
         sample = read_sample(paths, spec, settings.weight_column, PEOPLE)
+        task = Task(paths, spec, settings, inputs, files)
         if champion:
-            network, told = _go_on(champion, sample)
+            network, told = _go_on(champion, task, folder, sample, progress)
         else:
-            network, told = _start(Task(paths, spec, settings, inputs, files), folder, sample, progress)
+            network, told = _start(task, folder, sample, progress)
+        reference = champion.reference if champion else network.without_covariates()
         told["covariates"] = teach_covariates(network, spec, paths, sample)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
         profiles = share_traits(network, sample)
     if champion:
-        norms = Norms(champion.norms.traits, norms.fits)
+        norms = replace(champion.norms, fits=norms.fits)
     report = {
         "settings": asdict(settings),
         "codebook": spec.codebook,
@@ -87,7 +92,7 @@ def train(
         "profiles": profiles,
         "torch": torch.__version__,
     }
-    return TrainingResult(network, norms, report)
+    return TrainingResult(network, reference, norms, report)
 
 
 def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[ProfileNetwork, dict[str, Any]]:
@@ -107,10 +112,8 @@ def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[Pr
             "chosen": network.residuals,
             "nats_per_answer": {str(fitted.network.residuals): fitted.nats_per_answer for fitted in candidates},
         },
-        "history": [asdict(epoch) for epoch in chosen.history],
-        "best_epoch": chosen.best_epoch,
-        "shifts": measure_shifts(network, categories, weights),
-        "moved": {},
+        **_tell_history(chosen),
+        "reference": {key: found.to_json() for key, found in measure_items(network, categories, weights).items()},
         "link": None,
     }
     return network, told
@@ -123,12 +126,33 @@ def make_network(task: Task) -> ProfileNetwork:
         return ProfileNetwork(task.spec, smooth_margins(task.inputs.counts, task.spec), task.settings.residuals or 0)
 
 
-def _go_on(champion: TrainingResult, sample: People) -> tuple[ProfileNetwork, dict[str, Any]]:
-    """The champion, moved to tonight's population; what is told of its training is told on."""
-    network, old = champion.network.copy(), champion.report
-    link, moved = move_to(network, *tell_sample(network, sample), reference=old["shifts"], moved=old["moved"])
-    kept = {key: old[key] for key in ("residuals", "history", "best_epoch", "shifts")}
-    return network, {**kept, "moved": moved, "link": link.to_json()}
+def _go_on(
+    champion: TrainingResult, task: Task, folder: Path, sample: People, progress: bool
+) -> tuple[ProfileNetwork, dict[str, Any]]:
+    """The champion's encoder and population on the reference's items, brought to tonight's people.
+
+    Items that have drifted are learned anew. Where none has, there is nothing to learn but the population, whose place
+    is found directly: the encoder follows when it is settled.
+    """
+    network, old = champion.reference.copy(), champion.report
+    network.encoder.load_state_dict(champion.network.encoder.state_dict())
+    network.prior.load_state_dict(champion.network.prior.state_dict())
+    categories, weights = tell_sample(network, sample)
+    reference = {key: Behaviour.from_json(found) for key, found in old["reference"].items()}
+    link = link_population(network, categories, weights, reference)
+    told = {key: old[key] for key in ("residuals", "reference", "history", "best_epoch")}
+    if link.drifted:
+        free_items(network, link.drifted)
+        settings = replace(task.settings, residuals=network.residuals)
+        tuned = fit(network, replace(task, settings=settings), folder, progress)
+        network = tuned.network
+        place_population(network, categories, weights)
+        told |= _tell_history(tuned)
+    return network, {**told, "link": link.to_json()}
+
+
+def _tell_history(fitted: Fitted[ProfileNetwork]) -> dict[str, Any]:
+    return {"history": [asdict(epoch) for epoch in fitted.history], "best_epoch": fitted.best_epoch}
 
 
 def teach_covariates(

@@ -10,12 +10,13 @@ DRAWS = 1 << 18  # of all people together
 FEWEST_DRAWS, MOST_DRAWS = 32, 256  # of each
 BLOCK = 1024
 ROUNDS = 100
-TOLERANCE = 1e-4  # of a round's change, in sds
+LEAST_VARIANCE = 1e-4  # of traits: a few people's posteriors may leave less
+TOLERANCE = 1e-4  # of a round's change, in sds and their products
 
 
 @torch.no_grad()
 def place_population(network: ProfileNetwork, categories: Tensor, weights: Tensor) -> None:
-    """Set the prior's population mean and sd to the moments of people's posteriors, again and again until they agree.
+    """Set the population's mean and covariance to the moments of people's posteriors, again and again until they agree.
 
     For a normal prior these are the steps of EM (Bock & Aitkin 1981). Draws are made once and weighed anew for each
     round's prior; each person has draws of their own, or the points' unevenness would be everybody's.
@@ -37,11 +38,11 @@ def place_population(network: ProfileNetwork, categories: Tensor, weights: Tenso
     for _ in range(ROUNDS):
         masses = (log_rest + prior.log_prob(latents)).softmax(dim=0) * share
         mean = torch.einsum("sb,sbt->t", masses, theta)
-        log_sd = 0.5 * torch.einsum("sb,sbt->t", masses, (theta - mean).square()).log()
-        change = torch.cat([mean - prior.population_mean, log_sd - prior.population_log_sd]).abs().max()
-        prior.population_mean.copy_(mean)
-        prior.population_log_sd.copy_(log_sd)
-        if change < TOLERANCE:
+        centred = (theta - mean).flatten(0, 1)
+        covariance = centred.T @ (masses.flatten()[:, None] * centred) + LEAST_VARIANCE * torch.eye(network.traits)
+        moves = mean - prior.population_mean, covariance - prior.covariance()[: network.traits, : network.traits]
+        prior.move_to(mean, covariance)
+        if max(float(move.abs().max()) for move in moves) < TOLERANCE:
             break
 
 
@@ -50,10 +51,11 @@ def fix_unit(network: ProfileNetwork) -> None:
     """Make this population the reference: its traits get mean 0 and variance 1, and the items take up the change.
 
     With theta = m + s theta', a theta - b = (a s) theta' - (b - a m), and what residuals add to a trait is in units of
-    s. No likelihood changes.
+    s. No likelihood changes. The shift's directions are settled with the unit.
     """
     prior, items = network.prior, network.items
-    mean, sd = prior.population_mean.clone(), prior.population_log_sd.exp()
+    mean, covariance = prior.population_mean.clone(), prior.covariance()[: network.traits, : network.traits]
+    sd = covariance.diagonal().sqrt()
     items.first_threshold.sub_(mean @ items.discriminations())
     trait_of = items.loads.argmax(dim=0)
     stretch = torch.where(items.loads.sum(dim=0) > 0, sd.log()[trait_of], 0.0)
@@ -61,5 +63,5 @@ def fix_unit(network: ProfileNetwork) -> None:
     items.log_discrimination.index_copy_(0, items.shared, items.log_discrimination[items.shared] + stretch)
     if network.shift is not None:
         network.shift.along.div_(sd[:, None])
-    prior.population_mean.zero_()
-    prior.population_log_sd.zero_()
+        network.shift.settle(items.discriminations())
+    prior.move_to(torch.zeros_like(mean), covariance / sd[:, None] / sd)

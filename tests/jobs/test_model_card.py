@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jobs.model_spec import build_spec
 from model.network import ProfileNetwork
 from model.norms import Norms
 from model.registry import Model
+from model.training import TrainingResult
 from tests.model.simulation import simulate
 
 PEOPLE = 2000
@@ -24,7 +26,7 @@ GATE = {
     "measures": {
         "coverage": [{"level": "all", "answers": 900, "covered": 0.912, "se": 0.0101}],
         "ranks": {"depression": 0.0123},
-        "link": {"errors": {"depression": 0.01}, "drifted": ["phq9_3"], "broken": []},
+        "link": {"errors": {"depression": 0.01}, "drifted": ["phq9_3"], "anchors": {"depression": 8}},
         "comparisons": [
             {"group": "all", "people": 200, "difference": 0.0031, "se": 0.002, "p": 0.98},
             {"group": "sex=female", "people": 150, "difference": -0.0007, "se": 0.003, "p": 0.99},
@@ -98,7 +100,7 @@ def model(book: Codebook) -> Model:
         ],
         "torch": torch.__version__,
     }
-    return Model("model-1", network, Norms({}, []), report)
+    return Model("model-1", TrainingResult(network, network.without_covariates(), Norms({}, {}, []), report))
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +187,8 @@ def test_the_same_model_and_features_give_the_same_bytes(card, model, book, feat
 
 
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
-    link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": [], "broken": []}
-    linked = Model(model.model_version, model.network, model.norms, {**model.report, "link": link})
+    link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": [], "anchors": {}}
+    linked = replace(model, result=replace(model.result, report={**model.report, "link": link}))
     write_card(tmp_path, linked, book, features, {})
     assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()
 

@@ -34,11 +34,13 @@ def make_spec(
     return FeatureSpec(tuple(items), tuple(traits), tuple(scales), "simulated", "1")
 
 
-def simulate(spec: FeatureSpec, people: int, seed: int = 1, missing: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+def simulate(
+    spec: FeatureSpec, people: int, seed: int = 1, missing: float = 0.1, correlation: float = CORRELATION
+) -> tuple[np.ndarray, np.ndarray]:
     """Codes (people, items) int8 and true traits (people, traits); an item is the same whatever the seed."""
     random, fixed = np.random.default_rng(seed), np.random.default_rng(7)
     names = [trait.key for trait in spec.traits]
-    covariance = np.full((len(names), len(names)), CORRELATION) + (1 - CORRELATION) * np.eye(len(names))
+    covariance = np.full((len(names), len(names)), correlation) + (1 - correlation) * np.eye(len(names))
     traits = random.multivariate_normal(np.zeros(len(names)), covariance, people)
     codes = np.empty((people, len(spec.items)), dtype=np.int8)
     for position, item in enumerate(spec.items):

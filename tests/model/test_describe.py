@@ -30,7 +30,7 @@ def random_network(residuals: int, seed: int = 0) -> ProfileNetwork:
     torch.manual_seed(seed)
     network = ProfileNetwork(SPEC, residuals=residuals).requires_grad_(False)
     for parameter in [*network.items.parameters(), *network.prior.parameters()]:
-        if parameter is not network.prior.population_mean and parameter is not network.prior.population_log_sd:
+        if parameter is not network.prior.population_mean and parameter is not network.prior.population_factor:
             parameter += 0.3 * torch.randn_like(parameter)
     if network.shift is not None:
         network.shift.out.weight += 0.3 * torch.randn_like(network.shift.out.weight)

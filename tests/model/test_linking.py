@@ -5,53 +5,89 @@ import pytest
 import torch
 
 from model.fitting import TrainingSettings
-from model.linking import LARGEST_DRIFT, link, measure_shifts, move_to
+from model.linking import LARGEST_DRIFT, LARGEST_FACTOR, Behaviour, LinkError, link, link_population, measure_items
 from model.training import train
 from tests.model.simulation import make_spec, simulate, write_features
 
 SPEC = make_spec((4, 2))
-ZERO = {item.key: 0.0 for item in SPEC.items}
+USUAL = Behaviour(0.0, 0.02, 1.0, 0.05)
+REFERENCE = {item.key: USUAL for item in SPEC.items}
+SETTINGS = replace(TrainingSettings(), settle_steps=200)
 
 
 def make_people(network, codes):
     return network.categories(torch.from_numpy(codes)), torch.ones(len(codes))
 
 
+def read_reference(result):
+    return {key: Behaviour.from_json(found) for key, found in result.report["reference"].items()}
+
+
+def moved(step):
+    return replace(USUAL, location=step)
+
+
 def test_linking_error_is_that_of_pisa():
-    now = {"t0_0": 0.1, "t0_1": -0.1, "t0_2": 0.02, "t0_3": 0.0, "t1_0": 0.05, "t1_1": 0.05}
-    found = link(SPEC, ZERO, now)
     shifts = np.array([0.1, -0.1, 0.02, 0.0])
+    now = {f"t0_{number}": moved(shift) for number, shift in enumerate(shifts)}
+    found = link(SPEC, REFERENCE, now | {"t1_0": moved(0.05), "t1_1": moved(0.05)})
     assert found.errors["t0"] == pytest.approx(shifts.std(ddof=1) / 2)
     assert found.errors["t1"] == pytest.approx(0.0, abs=1e-9)
-    assert found.drifted == [] and found.broken == []
+    assert found.drifted == []
 
 
-def test_a_drifted_item_is_no_anchor():
-    found = link(SPEC, ZERO, {**ZERO, "t0_3": 1.5 * LARGEST_DRIFT})
-    assert found.drifted == ["t0_3"] and found.errors["t0"] == 0.0 and not found.broken
+@pytest.mark.parametrize(
+    ("now", "drifted"),
+    [
+        (moved(1.5 * LARGEST_DRIFT), True),
+        (moved(0.9 * LARGEST_DRIFT), False),
+        (Behaviour(1.5 * LARGEST_DRIFT, LARGEST_DRIFT, 1.0, 0.05), False),
+        (replace(USUAL, factor=1.1 * LARGEST_FACTOR), True),
+        (replace(USUAL, factor=0.9 / LARGEST_FACTOR), True),
+        (replace(USUAL, factor=0.9 * LARGEST_FACTOR), False),
+        (Behaviour(0.0, 0.02, 0.0, 0.4), False),
+    ],
+    ids=["moved", "near", "moved, by chance", "sharper", "blunter", "a little sharper", "blunt, by chance"],
+)
+def test_a_drifted_item_is_no_anchor(now, drifted):
+    found = link(SPEC, REFERENCE, REFERENCE | {"t0_3": now})
+    assert found.drifted == (["t0_3"] if drifted else [])
+    assert (found.errors["t0"] == 0) == (drifted or now.location == 0)
 
 
 @pytest.mark.parametrize(
     ("now", "trait"),
-    [({**ZERO, "t0_0": 0.6, "t0_1": -0.6, "t0_2": 1.4}, "t0"), ({key: 0.0 for key in ZERO if key != "t1_0"}, "t1")],
+    [
+        (REFERENCE | {"t0_0": moved(0.6), "t0_1": moved(-0.6), "t0_2": moved(1.4)}, "t0"),
+        ({key: USUAL for key in REFERENCE if key != "t1_0"}, "t1"),
+    ],
 )
 def test_a_trait_with_too_few_anchors_is_not_linked(now, trait):
-    found = link(SPEC, ZERO, now)
-    assert trait not in found.errors and len(found.broken) == 1
-    assert found.broken[0].startswith(f"trait {trait}: only 1 of")
+    found = link(SPEC, REFERENCE, now)
+    other = {"t0": "t1", "t1": "t0"}[trait]
+    assert found.anchors[trait] == 1 and list(found.errors) == [other]
 
 
-def test_shift_of_an_item_is_found(trained):
+def test_how_an_item_has_changed_is_found(trained):
     network = trained.result.network
-    codes, _ = simulate(trained.spec, 2000, seed=21)
-    usual = measure_shifts(network, *make_people(network, codes))
-    assert max(abs(shift) for shift in usual.values()) < 0.15
-    harder = network.copy()
-    harder.items.move({"t0_1": 0.5})
-    moved = measure_shifts(harder, *make_people(network, codes))
-    assert moved["t0_1"] - usual["t0_1"] == pytest.approx(-0.5, abs=0.05)
+    codes, _ = simulate(trained.spec, 3000, seed=21)
+    people = make_people(network, codes)
+    usual = measure_items(network, *people)
+    assert max(abs(item.location) for item in usual.values()) < 0.15
+    assert all(item.factor == pytest.approx(1, abs=0.25) for item in usual.values())
+    assert all(0.01 < item.location_se < 0.06 and 0.02 < item.factor_se < 0.15 for item in usual.values())
+    changed = network.copy()
+    place = network.spec.columns.index("t0_1")
+    slope = changed.items.discriminations()[0, place]
+    changed.items.first_threshold[place] += 0.5 * slope
+    found = measure_items(changed, *people)
+    assert found["t0_1"].location - usual["t0_1"].location == pytest.approx(-0.5, abs=0.06)
+    changed = network.copy()
+    changed.items.log_discrimination[changed.items.shared[place]] += np.log(1.6)
+    found = measure_items(changed, *people)
+    assert found["t0_1"].factor == pytest.approx(usual["t0_1"].factor / 1.6, abs=0.12)
     # The others lean on it a little.
-    assert max(abs(moved[key] - usual[key]) for key in usual if key != "t0_1") < 0.12
+    assert max(abs(found[key].location - usual[key].location) for key in usual if key != "t0_1") < 0.12
 
 
 def make_harder(spec, codes, key):
@@ -62,41 +98,96 @@ def make_harder(spec, codes, key):
     return changed
 
 
-def test_a_drifted_item_gets_a_place_of_its_own_and_stays_out_of_the_link(trained):
-    report = trained.result.report
-    codes, _ = simulate(trained.spec, 2000, seed=22)
-    codes = make_harder(trained.spec, codes, "t0_2")
-    network = trained.result.network.copy()
-    before = network.items.edges()[:, 1].clone()
-    people = make_people(network, codes)
-    found, moved = move_to(network, *people, reference=report["shifts"], moved={})
-    assert found.drifted == ["t0_2"] == list(moved) and not found.broken
-    assert moved["t0_2"] > LARGEST_DRIFT
-    changed = torch.nonzero(network.items.edges()[:, 1] != before).flatten().tolist()
-    assert changed == [trained.spec.columns.index("t0_2")]
-    assert network.prior.population_mean.abs().max() < 0.15, "the drift is the item's, not the population's"
-    again, later = move_to(network.copy(), *people, reference=report["shifts"], moved=moved)
-    assert again.drifted == ["t0_2"] and later["t0_2"] == pytest.approx(moved["t0_2"], abs=0.1)
+def make_random(spec, codes, keys, seed=1):
+    """Codes in which people answer some items as somebody else did."""
+    changed, random = codes.copy(), np.random.default_rng(seed)
+    for key in keys:
+        place = spec.columns.index(key)
+        changed[:, place] = random.permutation(changed[:, place])
+    return changed
 
 
-def test_a_later_model_keeps_items_norms_and_unit(trained, tmp_path):
-    """The population has become more distressed by half an sd: profiles say so, items stay."""
-    codes, traits = simulate(trained.spec, 4000, seed=23)
-    distressed = np.random.default_rng(1).uniform(size=len(codes)) < 1 / (1 + np.exp(-2 * traits[:, 0]))
-    codes, traits = codes[distressed], traits[distressed]
+@pytest.mark.parametrize("change", ["harder", "random"])
+def test_a_drifted_item_says_nothing_about_the_population(trained, change):
+    codes, traits = simulate(trained.spec, 3000, seed=22)
+    codes, traits = codes[traits[:, 0] > -0.5], traits[traits[:, 0] > -0.5]
+    changed = make_harder(trained.spec, codes, "t0_2") if change == "harder" else None
+    changed = make_random(trained.spec, codes, ["t0_2", "t0_4"]) if changed is None else changed
+    network = trained.result.reference.copy()
+    found = link_population(network, *make_people(network, changed), read_reference(trained.result))
+    assert found.drifted == (["t0_2"] if change == "harder" else ["t0_2", "t0_4"])
+    assert network.prior.population_mean[0].item() == pytest.approx(traits[:, 0].mean(), abs=0.12)
+    for name, tensor in network.items.state_dict().items():
+        assert torch.equal(tensor, trained.result.reference.items.state_dict()[name])
+
+
+def test_items_at_random_throughout_break_the_link(trained, tmp_path):
+    codes, _ = simulate(trained.spec, 3000, seed=24)
+    codes = make_random(trained.spec, codes, ["t0_0", "t0_1", "t0_2"])
     paths = write_features(tmp_path / "f", trained.spec, codes)
-    settings = replace(TrainingSettings(), settle_steps=200)
-    result = train(paths, trained.spec, settings, tmp_path / "c", champion=trained.result, progress=False)
+    with pytest.raises(LinkError, match="only 2 of 5 items of trait t0 behave as before") as caught:
+        train(paths, trained.spec, SETTINGS, tmp_path / "c", champion=trained.result, progress=False)
+    assert len(caught.value.reasons) == 1
+
+
+def test_answers_that_are_all_at_random_break_the_link(trained):
+    codes, _ = simulate(trained.spec, 3000, seed=24)
+    codes = make_random(trained.spec, codes, [f"t1_{number}" for number in range(4)])
+    network = trained.result.reference.copy()
+    with pytest.raises(LinkError, match="trait t1"):
+        link_population(network, *make_people(network, codes), read_reference(trained.result))
+
+
+@pytest.fixture(scope="module")
+def later(trained, tmp_path_factory):
+    """The population has become more distressed; its traits no longer go together; two items have lost their sense."""
+    home = tmp_path_factory.mktemp("later")
+    codes, traits = simulate(trained.spec, 6000, seed=23, correlation=0.0)
+    distressed = np.random.default_rng(1).uniform(size=len(codes)) < 1 / (1 + np.exp(-2 * traits[:, 0]))
+    codes, traits = make_random(trained.spec, codes[distressed], ["t0_1", "t0_3"]), traits[distressed]
+    paths = write_features(home / "f", trained.spec, codes)
+    result = train(paths, trained.spec, SETTINGS, home / "c", champion=trained.result, progress=False)
+    return result, codes, traits
+
+
+def test_a_later_model_keeps_anchors_norms_and_unit(trained, later):
+    result, _, traits = later
+    assert result.report["link"]["drifted"] == ["t0_1", "t0_3"]
+    kept = torch.tensor([key not in ("t0_1", "t0_3") for key in trained.spec.columns])
     old, new = trained.result.network, result.network
-    for name, tensor in new.state_dict().items():
-        if name.startswith(("items.", "shift.")):
-            torch.testing.assert_close(tensor, old.state_dict()[name], rtol=0, atol=0)
+    for name in ("first_threshold", "raw_gaps"):
+        before, after = (getattr(network.items, name) for network in (old, new))
+        assert torch.equal(before[kept], after[kept]) and not torch.equal(before, after)
+    slopes = [network.items.discriminations().sum(dim=0) for network in (old, new)]
+    assert torch.equal(slopes[0][kept], slopes[1][kept])
+    assert (slopes[1][~kept][:2] < 0.4).all(), "answers at random"
+    residual = torch.randn(50, 2)
+    places = [network.place(torch.cat([torch.zeros(50, 2), residual], dim=1)) for network in (old, new)]
+    for before, after in zip(*places, strict=True):
+        torch.testing.assert_close(before[:, kept], after[:, kept], rtol=0, atol=1e-5)
     assert result.norms.traits == trained.result.norms.traits
+    assert result.norms.profiles == trained.result.norms.profiles
+    assert result.report["reference"] == trained.result.report["reference"]
+    assert result.reference is trained.result.reference
     assert new.prior.population_mean[0].item() == pytest.approx(traits[:, 0].mean(), abs=0.1)
-    assert result.report["link"]["broken"] == [] and result.report["moved"] == {}
-    assert result.report["shifts"] == trained.result.report["shifts"], "those of the reference"
-    people = new.categories(torch.from_numpy(codes[:1000]))
+
+
+def test_a_later_model_learns_how_its_own_traits_go_together(trained, later):
+    result, codes, traits = later
+    assert trained.result.network.trait_correlations()[0, 1] > 0.45
+    assert abs(result.network.trait_correlations()[0, 1]) < 0.15
     with torch.no_grad():
-        means = [network.posterior(people).mean[:, :2].numpy() for network in (old, new)]
-    for trait in range(2):
-        assert np.corrcoef(means[0][:, trait], means[1][:, trait])[0, 1] > 0.98
+        posterior = result.network.posterior(result.network.categories(torch.from_numpy(codes)))
+    inside = np.abs(traits - posterior.mean[:, :2].numpy()) < 1.6449 * posterior.sd()[:, :2].numpy()
+    assert inside.mean(axis=0) == pytest.approx([0.9, 0.9], abs=0.03)
+
+
+def test_a_third_model_is_judged_by_the_first(trained, later, tmp_path):
+    """The items have come to their senses: they are anchors again, with the parameters that they had."""
+    codes, _ = simulate(trained.spec, 3000, seed=25)
+    paths = write_features(tmp_path / "f", trained.spec, codes)
+    third = train(paths, trained.spec, SETTINGS, tmp_path / "c", champion=later[0], progress=False)
+    assert third.report["link"]["drifted"] == []
+    for name, tensor in third.network.items.state_dict().items():
+        assert torch.equal(tensor, trained.result.network.items.state_dict()[name])
+    assert third.network.trait_correlations()[0, 1] == pytest.approx(0.6, abs=0.1)

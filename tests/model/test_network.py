@@ -193,7 +193,7 @@ def test_who_answered_nothing_gets_the_prior():
 def test_trait_correlations_are_those_of_the_population():
     network = random_network()
     with torch.no_grad():
-        network.prior.population_log_sd += torch.tensor([0.3, -0.2, 0.0])
+        network.prior.population_factor += torch.tensor([[0.3, 0.0, 0.0], [-0.2, 0.1, 0.0], [0.0, 0.4, 0.0]])
     draws = network.prior.sample(200_000, torch.Generator().manual_seed(1))[:, :3]
     found = network.trait_correlations()
     torch.testing.assert_close(found.diagonal(), torch.ones(3))

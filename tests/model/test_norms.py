@@ -2,17 +2,20 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
+from model.amortise import simulate_people
 from model.errors import ModelError
-from model.norms import FEWEST_TO_COMPARE, Norms, Table, tabulate, tabulate_fits
+from model.norms import FEWEST_TO_COMPARE, Norms, Table, tabulate, tabulate_fits, tabulate_trait
 
 
 def rank(values, weights, asked):
     table = tabulate(np.asarray(values, np.float32), np.asarray(weights, float))
-    return Norms({"t": table}, []).rank("t", np.asarray(asked, np.float32)).tolist()
+    return table.rank(np.asarray(asked, np.float32)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,34 @@ def test_normal_population_gets_normal_percentiles():
     assert found == pytest.approx([2.5, 25, 50, 75, 97.5], abs=0.5)
 
 
+@torch.no_grad()
+def test_intervals_hold_the_true_rank_of_simulated_people(trained):
+    """A shrunken mean's rank is not a person's: ends ranked among shrunken means would hold it less often."""
+    network, norms = trained.result.network, trained.result.norms
+    generator = torch.Generator().manual_seed(5)
+    patterns = torch.ones(1, len(network.spec.items), dtype=torch.bool)
+    latents, categories = simulate_people(network, patterns, 20_000, generator)
+    posterior = network.posterior(categories)
+    answered = (categories >= 0).any(dim=1).numpy()
+    for place, trait in enumerate(network.spec.traits):
+        truth, mean, half = (
+            values[:, place].numpy() for values in (latents, posterior.mean, 1.6448536 * posterior.sd())
+        )
+        rank = 100 * stats.rankdata(truth) / len(truth)
+        middle, low, high = norms.rank(trait.key, mean, mean - half, mean + half)
+        assert (low <= middle).all() and (middle <= high).all()
+        assert ((low - 0.5 <= rank) & (rank <= high + 0.5))[answered].mean() == pytest.approx(0.9, abs=0.02)
+        assert low.min() >= 0 and high.max() <= 100
+
+
+def test_a_traits_own_distribution_is_the_priors(trained):
+    network = trained.result.network
+    draws = network.prior.sample(200_000, torch.Generator().manual_seed(1))[:, 0].detach().numpy()
+    table = tabulate_trait(network, 0)
+    for value in (-1.5, 0.0, 1.0, 2.5):
+        assert table.rank(np.float32(value)) == pytest.approx(100 * (draws < value).mean(), abs=0.5)
+
+
 def test_weights_all_zero_are_refused():
     with pytest.raises(ModelError, match="no norms"):
         tabulate(np.ones(3, np.float32), np.zeros(3))
@@ -64,7 +95,7 @@ ENOUGH = FEWEST_TO_COMPARE
 
 def test_fit_is_ranked_among_people_who_answered_as_many():
     fits, counts = make_people((3, 2000), (7, 2000), (9, 2000))
-    norms = Norms({}, tabulate_fits(fits, counts, np.ones(len(fits))))
+    norms = Norms({}, {}, tabulate_fits(fits, counts, np.ones(len(fits))))
     assert [fewest for fewest, _ in norms.fits] == [3, 7, 9]
     ranks = norms.rank_fit(fits, counts.astype(np.int16))
     for answers in (3, 7, 9):
@@ -101,5 +132,6 @@ def test_people_without_weight_are_ranked_and_not_counted():
 
 
 def test_norms_come_back_from_json():
-    norms = Norms({"t": Table([0.0, 1.5], [10.0, 90.0])}, [(2, Table([0.5], [50.0])), (7, Table([-1.0, 2], [1.0, 99]))])
+    profiles, traits = Table([0.0, 1.5], [10.0, 90.0]), Table([-2.0, 3.0], [1.0, 99.0])
+    norms = Norms({"t": profiles}, {"t": traits}, [(2, Table([0.5], [50.0])), (7, Table([-1.0, 2], [1.0, 99]))])
     assert Norms.from_json(json.loads(json.dumps(norms.to_json()))) == norms

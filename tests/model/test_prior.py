@@ -67,7 +67,7 @@ def test_draws_have_the_moments_that_are_said_and_the_density():
     prior = random_prior(3, 2)
     with torch.no_grad():
         prior.population_mean += torch.tensor([0.4, -0.2, 0.0])
-        prior.population_log_sd += torch.tensor([0.2, 0.0, -0.3])
+        prior.population_factor += torch.tensor([[0.2, 0.0, 0.0], [0.3, 0.0, 0.0], [0.0, -0.4, -0.2]])
         draws = prior.sample(400_000, torch.Generator().manual_seed(1))
         mean, covariance = prior.moments()[0], prior.covariance()
     torch.testing.assert_close(draws.mean(dim=0), mean, atol=0.01, rtol=0)
@@ -92,9 +92,20 @@ def test_a_population_that_has_moved_keeps_the_unit():
         torch.testing.assert_close(prior.covariance().diagonal()[:2], torch.ones(2))
         shifted = torch.cat([theta[:, :2] + moved, theta[:, 2:]], dim=1)
         torch.testing.assert_close(prior.log_prob(shifted), before)
-        prior.population_log_sd += np.log(1.5)
+        prior.population_factor *= 1.5
         torch.testing.assert_close(prior.covariance().diagonal()[:2], torch.full((2,), 2.25))
         torch.testing.assert_close(prior.moments()[0][:2], moved)
+
+
+def test_a_population_gets_the_moments_that_are_asked_for():
+    prior = random_prior(3, 2)
+    mean = torch.tensor([0.5, -0.3, 0.1])
+    covariance = torch.tensor([[1.3, 0.4, -0.2], [0.4, 0.8, 0.0], [-0.2, 0.0, 1.0]])
+    for _ in range(2):
+        prior.move_to(mean, covariance)
+        torch.testing.assert_close(prior.moments()[0][:3], mean)
+        torch.testing.assert_close(prior.covariance()[:3, :3], covariance)
+        assert (prior.population_factor.triu(1) == 0).all()
 
 
 def test_the_same_seed_draws_the_same_people():

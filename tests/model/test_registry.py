@@ -7,7 +7,14 @@ import torch
 from model.errors import ModelError
 from model.registry import load_model, promotable, save_model
 
-FILES = ["model.json", "norms.json", "spec.json", "training_report.json", "weights.safetensors"]
+FILES = [
+    "model.json",
+    "norms.json",
+    "reference.safetensors",
+    "spec.json",
+    "training_report.json",
+    "weights.safetensors",
+]
 
 
 @pytest.fixture
@@ -23,6 +30,8 @@ def test_model_comes_back_as_it_was_saved(trained):
     assert model.report == json.loads(json.dumps(trained.result.report))
     for name, tensor in trained.result.network.state_dict().items():
         assert torch.equal(model.network.state_dict()[name], tensor)
+    for name, tensor in trained.result.reference.state_dict().items():
+        assert torch.equal(model.result.reference.state_dict()[name], tensor)
 
 
 def test_folder_holds_plain_files_and_the_same_model_gives_the_same_bytes(trained, tmp_path):

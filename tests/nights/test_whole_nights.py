@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
+    COLUMNS,
     FIRST,
     SECOND,
     STAGES,
@@ -25,6 +27,7 @@ from tests.nights.small_night import (
     read_view,
     run,
     simulate_rows,
+    write_codebook,
     write_extract,
 )
 
@@ -406,6 +409,36 @@ def test_the_following_nights(small_night: SmallNight, copy_lake: Copy, commands
         assert counted == {day: read_manifest(lake, day)["rows"]["profiles"] for day in (FIRST, SECOND, THIRD)}
         assert len(read_view(lake, "restricted", f"{table}_latest")) == third["rows"]["profiles"]
     check_readers(lake, THIRD)
+
+
+def test_a_damaged_model_in_force_is_not_passed_over(
+    small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path
+) -> None:
+    """A new series would start unnoticed, and every trend would end."""
+    lake = copy_lake(tmp_path)
+    version = read_manifest(lake, FIRST)["model"]["model_version"]
+    weights = lake / "restricted" / "models" / version / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    ended = run_stage(commands, small_night, lake, SECOND, "train", "--check")
+    assert ended.code == 1 and "Traceback" not in ended.said
+    assert "the model in force cannot be read" in ended.said and "weights.safetensors is damaged" in ended.said
+    assert "--force-retrain" in ended.said
+
+
+def test_a_first_model_that_is_not_fit_for_use_stops_the_night(commands: CommandLine, tmp_path: Path) -> None:
+    rows = simulate_rows(4, FIRST, people=500)
+    for place, key in enumerate(COLUMNS):
+        if key.startswith(("mood", "sleep")):
+            answers = np.random.default_rng(place).permutation([row[place] for row in rows])
+            for row, answer in zip(rows, answers, strict=True):
+                row[place] = answer
+    lake, book = tmp_path / "lake", write_codebook(tmp_path)
+    extract = write_extract(tmp_path / "extract", rows)
+    ended = commands("run", "--lake", lake, "--run-date", FIRST, "--codebook", book, "--extract", extract)
+    assert ended.code == 1 and "Traceback" not in ended.said
+    assert "the first one is not fit for use" in ended.said and "no better than the items' margins" in ended.said
+    assert len(list((lake / "restricted" / "models").glob("*/card.html"))) == 1
+    assert not (lake / "restricted" / "models" / "promotions.json").exists()
 
 
 def read_promotions(lake: Path) -> list[tuple[str, str]]:
