@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import date
 
-from pyspark import StorageLevel
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -23,12 +22,10 @@ def judge_rows(delivered: DataFrame, book: Codebook, run_date: date) -> DataFram
     The typed columns keep the names, the delivered text moves to `<column>__raw`. A person's latest row that breaks
     no rule is accepted, the earlier ones are superseded (`duplicate`).
     """
-    # Kept, because several passes follow and reading the delivered files is the dearest of them.
-    typed = _read_types(delivered, book).persist(StorageLevel.DISK_ONLY)
-    try:
-        marked = typed.select("*", _is_eligible(book).alias("eligible"))
-    except AnalysisException as error:
-        raise ContractBroken(f"codebook {book.codebook}: eligible: {_first_line(error)}") from None
+    # Every window that follows is of one person: cut once by person, the rows are shuffled once, and sorted once.
+    marked = _mark_eligible(delivered.repartition("person_id"), book)
+    if not book.design.nest:
+        marked = _add_home_stratum(marked, _mark_eligible(delivered, book), book)
     rules = build_rules(book, run_date)
     judged = _add_helpers(marked, book).select("*", _name_broken(rules, "row"), _name_broken(rules, "warn"))
     return judged.select("*", _decide_fate(book).alias("fate"))
@@ -58,10 +55,15 @@ def _read_types(delivered: DataFrame, book: Codebook) -> DataFrame:
     return delivered.select(*columns)
 
 
-def _is_eligible(book: Codebook) -> Column:
-    """Unknown means eligible: the rules then name what is missing. A broken row is never counted out unseen."""
+def _mark_eligible(delivered: DataFrame, book: Codebook) -> DataFrame:
+    """The rows' values, and `eligible`. Unknown means eligible: the rules then name what is missing, and a broken row is
+    never counted out unseen."""
     stated = F.expr(book.eligible) if book.eligible else F.lit(True)
-    return F.col("malformed") | F.col("unmatched") | F.coalesce(stated, F.lit(True))
+    eligible = F.col("malformed") | F.col("unmatched") | F.coalesce(stated, F.lit(True))
+    try:
+        return _read_types(delivered, book).select("*", eligible.alias("eligible"))
+    except AnalysisException as error:
+        raise ContractBroken(f"codebook {book.codebook}: eligible: {_first_line(error)}") from None
 
 
 def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
@@ -70,7 +72,7 @@ def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
     complete = F.lit(True)
     for key in keys:
         complete = complete & F.col(key).isNotNull()
-    together = Window.partitionBy("eligible", *keys)
+    together = Window.partitionBy(*keys, "eligible")
     columns.append(F.when(complete, F.count(F.lit(1)).over(together)).alias(SAME))
     if book.answered_at:
         raw, typed = F.col(book.answered_at + RAW), F.col(book.answered_at)
@@ -85,16 +87,18 @@ def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
             frame = frame.withColumn(helper(rule.name), F.expr(rule.sql))
     except AnalysisException as error:
         raise ContractBroken(f"codebook {book.codebook}: rules: {rule.name}: {_first_line(error)}") from None
-    if not book.design.nest:
-        frame = _add_home_stratum(frame, book)
     return frame.select("*", *columns)
 
 
-def _add_home_stratum(frame: DataFrame, book: Codebook) -> DataFrame:
-    """The stratum in which most eligible rows of a PSU lie; empty where two strata hold as many."""
+def _add_home_stratum(frame: DataFrame, rows: DataFrame, book: Codebook) -> DataFrame:
+    """The stratum in which most eligible rows of a PSU lie; empty where two strata hold as many.
+
+    `rows` are those of `frame` as they were read: counted before they are cut by person, no id need be read for them.
+    """
     psu, stratum = book.design.psu, book.design.stratum
-    counts = frame.where(F.col("eligible") & F.col(psu).isNotNull() & F.col(stratum).isNotNull())
-    counts = counts.groupBy(psu, stratum).agg(F.count(F.lit(1)).alias("rows"))
+    # Filtered afterwards: a filter before would be computed from the delivered text, once more for each condition.
+    counts = rows.groupBy(psu, stratum).agg(F.count_if("eligible").alias("rows"))
+    counts = counts.where((F.col("rows") > 0) & F.col(psu).isNotNull() & F.col(stratum).isNotNull())
     ranked = counts.groupBy(psu).agg(F.sort_array(F.collect_list(F.struct("rows", stratum)), asc=False).alias("strata"))
     tied = (F.size("strata") > 1) & (F.get("strata", F.lit(0))["rows"] == F.get("strata", F.lit(1))["rows"])
     home = F.when(tied, F.lit("")).otherwise(F.get("strata", F.lit(0))[stratum])
