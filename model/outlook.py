@@ -1,6 +1,8 @@
 """What people would have answered to the items that they skipped: expected scores, and totals at or above a cut.
 
-Shapes: B people, J items, K the most categories of an item, S draws, V values that a scale's sum can take.
+Only skipped items are reckoned with, so the cost is that of what is missing. Shapes: B people, J items, K the most
+categories of an item, S draws, P skipped answers of the people, W the values that one score can take, V those of a sum
+of skipped scores.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,6 @@ from model.network import Draws, ProfileNetwork
 from model.spec import ScaleSpec
 
 BLOCK = 512
-DRAWS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -30,45 +31,91 @@ def foretell(network: ProfileNetwork, drawn: Draws, categories: Tensor) -> Outlo
     Items are independent given the latents, so a total's distribution is a convolution for each draw, and the mean
     of those over the draws' masses. Scores and totals are in the scales' own direction.
     """
-    answered = categories >= 0
+    skipped = categories < 0
     scores = network.items.scores(categories)
     cut = [scale for scale in network.spec.scales if scale.cut]
     reached = {scale.key: _passes(scale, _total(network, scale, scores)).float() for scale in cut}
-    open_rows = torch.nonzero(~answered.all(dim=1))[:, 0]
+    counts = skipped.sum(dim=1)
+    # People who skipped as many stand together: a block costs what its worst person does.
+    order = torch.argsort(counts, stable=True)
+    open_rows = order[int((counts == 0).sum()) :]
     for rows in torch.split(open_rows, BLOCK) if len(open_rows) else ():
         # Always one shape: a person's arithmetic must not depend on how many others skipped an item.
         padded = torch.cat([rows, rows[:1].expand(BLOCK - len(rows))])
         part = Draws(drawn.latents[:, padded], drawn.log_weights[:, padded])
-        expected, probabilities = _foretell_block(network, part, categories[padded], cut)
-        scores[rows] = torch.where(answered[rows], scores[rows], expected[: len(rows)])
+        expected, probabilities = _foretell_block(network, part, categories[padded], scores[padded], cut)
+        scores[rows] = expected[: len(rows)]
         for scale in cut:
-            complete = answered[rows][:, _members(network, scale)].all(dim=1)
-            found = probabilities[scale.key][: len(rows)].clamp(0, 1)
-            reached[scale.key][rows] = torch.where(complete, reached[scale.key][rows], found)
+            reached[scale.key][rows] = probabilities[scale.key][: len(rows)]
     return Outlook(scores, reached)
 
 
 def _foretell_block(
-    network: ProfileNetwork, drawn: Draws, categories: Tensor, cut: Sequence[ScaleSpec]
+    network: ProfileNetwork, drawn: Draws, categories: Tensor, scores: Tensor, cut: Sequence[ScaleSpec]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Expected scores (B, J) and probabilities (B) of reaching the cuts."""
-    masses = drawn.masses()
+    """Scores (B, J), expected where there is no answer, and probabilities (B) of reaching the cuts."""
+    items, masses = network.items, drawn.masses()
     location, spread = network.place(drawn.latents)
-    scores = torch.zeros(categories.shape)
-    reached = {scale.key: torch.zeros(len(categories)) for scale in cut}
-    # Some draws at a time, and each of them whole: in the cache, and few operations.
-    for part in torch.split(torch.arange(len(masses)), DRAWS_AT_ONCE):
-        given = network.items.probabilities(location[part], None if spread is None else spread[part])
-        mass = masses[part]
-        scores += (mass[..., None] * (given * network.items.category_scores).sum(dim=-1)).sum(dim=0)
-        given = _fix_answers(given, categories)
-        for scale in cut:
-            reached[scale.key] += (mass * _reach_cut(network, scale, given)).sum(dim=0)
-    return scores, reached
+    person, item = torch.nonzero(categories < 0, as_tuple=True)
+    logits = items.edges()[item] - location[:, person, item][..., None]
+    below = torch.sigmoid(logits if spread is None else spread[:, person, item][..., None] * logits)
+    given = below[..., 1:] - below[..., :-1]
+    expected = scores.clone()
+    expected[person, item] = _average((given * items.category_scores[item]).sum(dim=-1), masses[:, person])
+    lowest = torch.tensor([float(min(item.levels)) for item in network.spec.items])
+    steps = (items.category_scores - lowest[:, None]).long()
+    # By what a score adds to its lowest, and last an answer that is known: it adds nothing.
+    by_step = torch.zeros(int(steps.max()) + 1, len(masses), len(person) + 1)
+    by_step[:, :, :-1].scatter_add_(0, steps[item].T[:, None].expand(-1, len(masses), -1), given.permute(2, 0, 1))
+    by_step[0, :, -1] = 1.0
+    known = torch.where(categories < 0, lowest, scores)
+    number = torch.full(categories.shape, len(person))
+    number[person, item] = torch.arange(len(person))
+    reached = {}
+    for scale in cut:
+        mass = _add_up(by_step, number[:, _members(network, scale)])
+        totals = (_sum_members(network, scale, known) + torch.arange(len(mass))[:, None]) * scale.multiply
+        shares = (mass * _passes(scale, totals)[:, None]).sum(dim=0)
+        some = (categories[:, _members(network, scale)] < 0).any(dim=1)
+        certain = _passes(scale, _total(network, scale, scores)).float()
+        reached[scale.key] = torch.where(some, _average(shares, masses).clamp(0, 1), certain)
+    return expected, reached
+
+
+def _add_up(by_step: Tensor, number: Tensor) -> Tensor:
+    """Distribution (V, S, B) of a sum, less its lowest value, from those of all skipped answers (W, S, P + 1).
+
+    `number` (B, members) says which of them is a person's, P where the answer is known.
+    """
+    width, draws, known = len(by_step), by_step.shape[1], by_step.shape[2] - 1
+    number = number.sort(dim=1).values  # skipped ones come first
+    most = int((number < known).sum(dim=1).max())
+    # The values of the sum come first, so that a step moves whole planes.
+    mass = torch.zeros(most * (width - 1) + 1, draws, len(number))
+    mass[0] = 1.0
+    for slot in range(most):
+        reach = slot * (width - 1) + 1
+        moved = torch.zeros_like(mass)
+        for step in range(width):
+            moved[step : step + reach].addcmul_(by_step[step][:, number[:, slot]], mass[:reach])
+        mass = moved
+    return mass
+
+
+def _average(values: Tensor, masses: Tensor) -> Tensor:
+    """Mean (...) of draws (S, ...) by their masses, one after another: the same bits whatever stands beside."""
+    total = torch.zeros(values.shape[1:])
+    for value, mass in zip(values, masses, strict=True):
+        total.addcmul_(value, mass)
+    return total
 
 
 def _total(network: ProfileNetwork, scale: ScaleSpec, scores: Tensor) -> Tensor:
-    return scores[:, _members(network, scale)].sum(dim=1) * scale.multiply
+    return _sum_members(network, scale, scores) * scale.multiply
+
+
+def _sum_members(network: ProfileNetwork, scale: ScaleSpec, values: Tensor) -> Tensor:
+    return values[:, _members(network, scale)].sum(dim=1)
 
 
 def _members(network: ProfileNetwork, scale: ScaleSpec) -> list[int]:
@@ -79,33 +126,3 @@ def _passes(scale: ScaleSpec, total: Tensor) -> Tensor:
     assert scale.cut is not None
     bound = float(scale.cut[2:])
     return total >= bound if scale.cut.startswith(">=") else total <= bound
-
-
-def _start_sum(network: ProfileNetwork, scale: ScaleSpec) -> int:
-    """The lowest sum of a scale's levels."""
-    return sum(min(network.spec.items[member].levels) for member in _members(network, scale))
-
-
-def _fix_answers(probability: Tensor, categories: Tensor) -> Tensor:
-    """Category probabilities (S, B, J, K), one for the answer that was given."""
-    certain = torch.zeros(probability.shape[1:]).scatter_(-1, categories.clamp(min=0)[..., None], 1.0)
-    return torch.where((categories >= 0)[..., None], certain, probability)
-
-
-def _reach_cut(network: ProfileNetwork, scale: ScaleSpec, given: Tensor) -> Tensor:
-    """Probability (S, B) that the total reaches the cut, from category probabilities (S, B, J, K)."""
-    members = _members(network, scale)
-    levels = [network.spec.items[member].levels for member in members]
-    width = sum(max(level) - min(level) for level in levels) + 1
-    # The values of the sum come first, so that a step moves whole planes.
-    mass = torch.zeros(width, *given.shape[:2])
-    mass[0] = 1.0
-    reach = 1
-    for member, level in zip(members, levels, strict=True):
-        moved = torch.zeros_like(mass)
-        steps = [int(score) - min(level) for score in network.items.category_scores[member].tolist()]
-        for category, step in enumerate(steps[: len(level)]):
-            moved[step : step + reach].addcmul_(given[:, :, member, category], mass[:reach])
-        mass, reach = moved, reach + max(level) - min(level)
-    totals = (torch.arange(width) + _start_sum(network, scale)) * scale.multiply
-    return mass[_passes(scale, totals)].sum(dim=0)

@@ -23,7 +23,7 @@ from model.threads import fix_threads
 
 BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
 ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
-DRAWS = 32  # from a person's posterior
+DRAWS = 16  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
 NINETY_PERCENT = 1.6448536269514722  # posterior sds on either side
 FIT = "person_fit"  # in sds, before it is ranked
