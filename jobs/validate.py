@@ -2,10 +2,12 @@
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -42,12 +44,11 @@ def run(job: Job) -> StageRecord:
         parts = max(SHUFFLE_PARTITIONS, math.ceil(sum(file.size for file in delivered.files) / BYTES_PER_PART))
         spark.conf.set("spark.sql.shuffle.partitions", str(parts))
         scratch = job.night.scratch("validate")
-        _judge(delivered.frame, job, scratch / "judged")
-        spark.catalog.clearCache()
+        files = _judge(delivered.frame, job, scratch / "judged")
         judged = spark.read.parquet(str(scratch / "judged"))
         counts = _count_fates(judged)
         _check_rows(judged, delivered.rows)
-        _check_types(judged, job.book)
+        _check_types(_count_values(files), job.book)
         failed = _count_rules(judged, "failed_rules")
         design = find_design(judged, job.book)
         shares = _share_answers(judged, job.book, counts)
@@ -88,9 +89,9 @@ def _check_key(job: Job, key: str) -> None:
         )
 
 
-def _judge(delivered: DataFrame, job: Job, folder: Path) -> None:
+def _judge(delivered: DataFrame, job: Job, folder: Path) -> list[Path]:
     try:
-        write_parquet(judge_rows(delivered, job.book, job.run_date), folder)
+        return write_parquet(judge_rows(delivered, job.book, job.run_date), folder)
     except (ArithmeticException, DateTimeException, NumberFormatException) as error:
         # Only the codebook's own SQL computes with values as they come. Spark's message quotes the value.
         raise ContractBroken(
@@ -133,15 +134,22 @@ def _count_rules(judged: DataFrame, column: str) -> dict[str, int]:
     return {row["rule"]: row["count"] for row in sorted(rows, key=lambda row: str(row["rule"]))}
 
 
-def _check_types(judged: DataFrame, book: Codebook) -> None:
+def _count_values(files: Sequence[Path]) -> Counter[str]:
+    """The values of each flat column that are not null, from the files' footers: no row is read."""
+    counts: Counter[str] = Counter()
+    for path in files:
+        footer = pq.read_metadata(path)
+        for group in (footer.row_group(number) for number in range(footer.num_row_groups)):
+            for column in (group.column(number) for number in range(group.num_columns)):
+                counts[column.path_in_schema] += column.num_values - column.statistics.null_count
+    return counts
+
+
+def _check_types(found: Mapping[str, int], book: Codebook) -> None:
     """A column of which no value at all can be read was retyped, and no row is to blame."""
-    columns = [name for name, kind in book.column_types().items() if kind != "text"]
-    sums = [F.count(c + RAW).alias(c + RAW) for c in columns] + [F.count(c).alias(c) for c in columns]
-    found = judged.agg(*sums).first()
-    assert found is not None
-    for name in columns:
-        if found[name + RAW] and not found[name]:
-            wanted = "a number" if book.column_types()[name] == "number" else "a date"
+    for name, kind in book.column_types().items():
+        if kind != "text" and found[name + RAW] and not found[name]:
+            wanted = "a number" if kind == "number" else "a date"
             raise ContractBroken(
                 f"column {name}: none of its {found[name + RAW]:,} values is {wanted}: have it delivered as it was, "
                 "or correct the codebook"
