@@ -56,8 +56,10 @@ def _read_types(delivered: DataFrame, book: Codebook) -> DataFrame:
 
 
 def _mark_eligible(delivered: DataFrame, book: Codebook) -> DataFrame:
-    """The rows' values, and `eligible`. Unknown means eligible: the rules then name what is missing, and a broken row is
-    never counted out unseen."""
+    """The rows' values, and `eligible`.
+
+    Unknown means eligible: the rules then name what is missing, and a broken row is never counted out unseen.
+    """
     stated = F.expr(book.eligible) if book.eligible else F.lit(True)
     eligible = F.col("malformed") | F.col("unmatched") | F.coalesce(stated, F.lit(True))
     try:
