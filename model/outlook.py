@@ -91,13 +91,11 @@ def _add_up(by_step: Tensor, number: Tensor) -> Tensor:
     number = number.sort(dim=1).values  # skipped ones come first
     most = int((number < known).sum(dim=1).max())
     # The values of the sum come first, so that a step moves whole planes.
-    mass = torch.zeros(most * (width - 1) + 1, draws, len(number))
-    mass[0] = 1.0
+    mass = torch.ones(1, draws, len(number))
     for slot in range(most):
-        reach = slot * (width - 1) + 1
-        moved = torch.zeros_like(mass)
+        moved = torch.zeros(len(mass) + width - 1, draws, len(number))
         for step in range(width):
-            moved[step : step + reach].addcmul_(by_step[step][:, number[:, slot]], mass[:reach])
+            moved[step : step + len(mass)].addcmul_(by_step[step][:, number[:, slot]], mass)
         mass = moved
     return mass
 
