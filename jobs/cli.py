@@ -24,6 +24,7 @@ from expectations.codebook import Codebook, find_codebook, read_codebook
 from jobs.errors import DONE, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord
+from jobs.profiling import profile_stage
 from jobs.publish import refresh, remove_night, remove_unnamed
 
 DEMO_PEOPLE = 50_000
@@ -64,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--check", action="store_true", help="only say whether a training is due or kept")
     everything = commands.add_parser("run", parents=[stages], help="all stages in order, without Airflow")
     everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
+    everything.add_argument("--profile", action="store_true", help="write where the time of every stage went")
     everything.set_defaults(run=run_stages, stages=list(ORDER))
     told = "which answers moved which trait, on a published night: a table for everybody, or one person's in words"
     explain = commands.add_parser("explain", parents=[night], help=told)
@@ -123,8 +125,14 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")
     start = time.monotonic()
+    watch: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if getattr(arguments, "profile", False):
+        folder = lake.restricted / "profiling" / f"run_date={night.run_date.isoformat()}" / f"{night.token:08d}"
+        watch = profile_stage(folder, stage)
     try:
-        record = replace(run(job), seconds=round(time.monotonic() - start, 3))
+        with watch:
+            made = run(job)
+        record = replace(made, seconds=round(time.monotonic() - start, 3))
         if stage == "validate":
             lake.keep_codebook(find_codebook(arguments.codebook), digest)
         if night.folder.exists():  # gone once the night is published

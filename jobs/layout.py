@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from jobs.tables import ColumnSpec, select_columns
 
 ROWS_PER_FILE = 1_000_000
-ROWS_PER_GROUP = 65_536
+ROWS_PER_GROUP = 131_072
 
 
 def write_people(frame: DataFrame, columns: Sequence[ColumnSpec], rows: int, folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from jobs.lake import Lake
 from jobs.machine import measure_machine
+from jobs.profiling import note_spark
 
 # For small tables; `validate` takes more for a large extract.
 SHUFFLE_PARTITIONS = 8
@@ -60,5 +61,6 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel(LOG_LEVEL)
     try:
         yield session
+        note_spark(session)
     finally:
         session.stop()

@@ -385,8 +385,9 @@ def test_the_following_nights(small_night: SmallNight, copy_lake: Copy, commands
     assert read_promotions(lake) == [(FIRST, first["model"]["model_version"])]
 
     extract = write_extract(tmp_path / THIRD, simulate_rows(3, THIRD, people=1_000, shift=1.0))
-    ended = run_night(commands, small_night, lake, THIRD, "--extract", extract, "--force-retrain")
+    ended = run_night(commands, small_night, lake, THIRD, "--extract", extract, "--force-retrain", "--profile")
     assert ended.code == 0, ended.said
+    check_profiles(lake, THIRD)
     third = read_manifest(lake, THIRD)
     warned = {warning["rule"] for warning in third["stages"]["validate"]["details"]["warnings"]}
     assert {"row_count", "answer_shares"} <= warned
@@ -439,6 +440,17 @@ def test_a_first_model_that_is_not_fit_for_use_stops_the_night(commands: Command
     assert "the first one is not fit for use" in ended.said and "no better than the items' margins" in ended.said
     assert len(list((lake / "restricted" / "models").glob("*/card.html"))) == 1
     assert not (lake / "restricted" / "models" / "promotions.json").exists()
+
+
+def check_profiles(lake: Path, day: str) -> None:
+    """Of every stage its time, and no word of a person."""
+    [folder] = (lake / "restricted" / "profiling" / f"run_date={day}").iterdir()
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(STAGES)
+    texts = {path.stem: path.read_text() for path in folder.iterdir()}
+    assert all(text.startswith(f"# {stage}: ") and "| function |" in text for stage, text in texts.items())
+    assert all("| stage | what |" in texts[stage] for stage in ("validate", "preprocess", "score"))
+    people = {row[0] for row in read_view(lake, "restricted", "profiles_latest")}
+    assert not any(person in text for person in people for text in texts.values())
 
 
 def read_promotions(lake: Path) -> list[tuple[str, str]]:
