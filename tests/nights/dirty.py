@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 from hypothesis import strategies as st
 
 RUN_DATE = "2026-01-05"
@@ -164,11 +165,11 @@ def draw_extract(draw: st.DrawFn) -> str:
 
 def clean_extract(people: int) -> str:
     """An extract without a fault, so that a night has people enough to train on; their answers hang together."""
-    rows = [",".join(COLUMNS)]
-    for n in range(people):
-        mood = n * 7 % 11
-        day, a, b = f"2026-01-0{1 + n % 2}", min(3, mood // 3), min(3, (mood + n % 2) // 3)
-        rows.append(f"@-c{n},{day},{1 + n % 3},s{n % 2},@:c{n % 6},{a},{b},{(18, 30, 64)[n % 3]},{1 + n % 2},north,")
+    rows, draw = [",".join(COLUMNS)], np.random.default_rng(1)
+    moods = draw.normal(size=(people, 1)) + draw.normal(scale=0.4, size=(people, 2))
+    for n, (a, b) in enumerate(np.digitize(moods, (-0.5, 0.3, 1.1))):
+        day = f"2026-01-0{1 + n % 2}"
+        rows.append(f"@-c{n},{day},1500.75,s{n % 2},@:c{n % 6},{a},{b},{(18, 30, 64)[n % 3]},{1 + n % 2},north,")
     return "\n".join(rows) + "\n"
 
 

@@ -34,7 +34,7 @@ from tests.nights.small_night import CommandLine
 
 EXTRACTS = int(os.environ.get("MINDCENSUS_DIRTY_EXTRACTS", "20"))
 FIRST_NIGHT, A_NIGHT = 20, 100
-PEOPLE = 150
+PEOPLE = 400
 KEPT = COLUMNS[1:-1]  # the id is a pseudonym, the note is not in the codebook
 FATES = ("accepted", "quarantined", "duplicate", "ineligible")
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli import main
 from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
-    COLUMNS,
     FIRST,
     SECOND,
     STAGES,
@@ -27,7 +26,6 @@ from tests.nights.small_night import (
     read_view,
     run,
     simulate_rows,
-    write_codebook,
     write_extract,
 )
 
@@ -426,18 +424,22 @@ def test_a_damaged_model_in_force_is_not_passed_over(
     assert "--force-retrain" in ended.said
 
 
-def test_a_first_model_that_is_not_fit_for_use_stops_the_night(commands: CommandLine, tmp_path: Path) -> None:
-    rows = simulate_rows(4, FIRST, people=500)
-    for place, key in enumerate(COLUMNS):
-        if key.startswith(("mood", "sleep")):
-            answers = np.random.default_rng(place).permutation([row[place] for row in rows])
-            for row, answer in zip(rows, answers, strict=True):
-                row[place] = answer
-    lake, book = tmp_path / "lake", write_codebook(tmp_path)
-    extract = write_extract(tmp_path / "extract", rows)
-    ended = commands("run", "--lake", lake, "--run-date", FIRST, "--codebook", book, "--extract", extract)
-    assert ended.code == 1 and "Traceback" not in ended.said
-    assert "the first one is not fit for use" in ended.said and "no better than the items' margins" in ended.said
+def test_a_first_model_that_is_not_fit_for_use_stops_the_night(
+    small_night: SmallNight,
+    commands: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lake = tmp_path / "lake"
+    named = ["--lake", str(lake), "--run-date", FIRST, "--codebook", str(small_night.book)]
+    assert commands("validate", *named, "--extract", small_night.extract).code == 0
+    assert commands("preprocess", *named).code == 0
+    # No coverage is near enough.
+    monkeypatch.setattr("model.gate.COVERAGE_TOLERANCE", -1.0)
+    assert main(["train", *named]) == 1
+    said = capsys.readouterr().err
+    assert "the first one is not fit for use: its 90 % predictions cover" in said and "Traceback" not in said
     assert len(list((lake / "restricted" / "models").glob("*/card.html"))) == 1
     assert not (lake / "restricted" / "models" / "promotions.json").exists()
 
