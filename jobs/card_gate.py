@@ -25,7 +25,7 @@ def show_gate(m: Measurements) -> Section | None:
     if comparisons := measures.get("comparisons"):
         blocks.append(_show_comparisons(m, comparisons))
     if link := measures["link"]:
-        drifted = ", ".join(m.label_item(key) for key in link["drifted"]) or "none"
+        drifted = ", ".join(m.label_item(key) for keys in link["drifted"].values() for key in keys) or "none"
         blocks.append(
             say(
                 "Link to the reference population: items that behave otherwise than there, and were given a place of "

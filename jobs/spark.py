@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pyspark.sql import SparkSession
 
@@ -61,6 +61,7 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel(LOG_LEVEL)
     try:
         yield session
-        note_spark(session)
+        with suppress(Exception):  # what it asks of the JVM is told for information alone
+            note_spark(session)
     finally:
         session.stop()

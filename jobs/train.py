@@ -23,7 +23,7 @@ from jobs.model_spec import build_spec
 from jobs.promotions import find_model
 from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers, share_traits
-from model.errors import ModelError
+from model.errors import ModelError, OutdatedModelError
 from model.fitting import TrainingSettings
 from model.gate import (
     compare_costs,
@@ -83,14 +83,14 @@ def run(job: Job) -> StageRecord:
         return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused, **told})
     if verdict.reasons:
         raise StageError(
-            f"no model is in force, and the first one is not fit for use: {'; '.join(verdict.reasons)}. It stays in "
-            f"the registry as {verdict.model.model_version}, with a model card; more people or other answers are needed"
+            f"the first model of a series is not fit for use: {'; '.join(verdict.reasons)}. It stays in the registry "
+            f"as {verdict.model.model_version}, with a model card; more people or other answers are needed"
         )
     return StageRecord("train", inputs, details={**_describe(job, verdict), **told})
 
 
 def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *, forced: bool = False) -> Model | None:
-    """The model in force; None where there is none, or one that was made for other answers.
+    """The model in force; None where there is none, or one that was made for other answers or in another format.
 
     Raises StageError where it cannot be read: its unit would be lost unnoticed. A forced training starts anew then.
     """
@@ -98,6 +98,8 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *
         return None
     try:
         model = load_model(lake.root / champion["folder"])
+    except OutdatedModelError:
+        return None
     except ModelError as error:
         if forced:
             return None
@@ -115,7 +117,7 @@ def find_reason(
     if champion is None:
         return "no model is in force"
     if old is None:
-        return "the model in force cannot read these answers"
+        return "the model in force cannot be used for these answers"
     age = (run_date - date.fromisoformat(champion["trained_on"])).days
     if age >= book.retrain_days:
         return f"the model in force is {age} days old"
@@ -190,9 +192,15 @@ def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> M
     version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
-    if not folder.exists():
-        start = champion.result if champion else None
-        save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
+    if folder.exists():
+        try:
+            return load_model(folder)
+        except ModelError:  # made again, of the same bits; what is left of the damaged one is kept beside
+            aside = folder.with_name(f".{version}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    start = champion.result if champion else None
+    save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
 

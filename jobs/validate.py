@@ -48,7 +48,7 @@ def run(job: Job) -> StageRecord:
         judged = spark.read.parquet(str(scratch / "judged"))
         counts = _count_fates(judged)
         _check_rows(judged, delivered.rows)
-        _check_types(_count_values(files), job.book)
+        _check_types(_count_values(files, job.book), job.book)
         failed = _count_rules(judged, "failed_rules")
         design = find_design(judged, job.book)
         shares = _share_answers(judged, job.book, counts)
@@ -134,14 +134,24 @@ def _count_rules(judged: DataFrame, column: str) -> dict[str, int]:
     return {row["rule"]: row["count"] for row in sorted(rows, key=lambda row: str(row["rule"]))}
 
 
-def _count_values(files: Sequence[Path]) -> Counter[str]:
-    """The values of each flat column that are not null, from the files' footers: no row is read."""
+def _count_values(files: Sequence[Path], book: Codebook) -> Counter[str]:
+    """The values that are not null of each column that is not text, read and as delivered, from the files' footers.
+
+    A chunk with a very long value has no statistics: it is read.
+    """
+    wanted = {name + end for name, kind in book.column_types().items() if kind != "text" for end in ("", RAW)}
     counts: Counter[str] = Counter()
-    for path in files:
-        footer = pq.read_metadata(path)
-        for group in (footer.row_group(number) for number in range(footer.num_row_groups)):
-            for column in (group.column(number) for number in range(group.num_columns)):
-                counts[column.path_in_schema] += column.num_values - column.statistics.null_count
+    for file in map(pq.ParquetFile, files):
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            for column in (group.column(place) for place in range(group.num_columns)):
+                name, told = column.path_in_schema, column.statistics
+                if name not in wanted:
+                    continue
+                if told is not None and told.has_null_count:
+                    counts[name] += column.num_values - told.null_count
+                else:
+                    counts[name] += len(file.read_row_group(number, columns=[name]).column(0).drop_null())
     return counts
 
 

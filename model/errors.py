@@ -3,3 +3,7 @@
 
 class ModelError(Exception):
     """The model, its features or its settings do not fit; the message says what to change."""
+
+
+class OutdatedModelError(ModelError):
+    """A model is whole, but of a format or an architecture that is no longer read."""

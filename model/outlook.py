@@ -15,6 +15,7 @@ from model.network import Draws, ProfileNetwork
 from model.spec import ScaleSpec
 
 BLOCK = 512
+PADDING = 32  # skipped answers
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,11 @@ def _foretell_block(
     items, masses = network.items, drawn.masses()
     location, spread = network.place(drawn.latents)
     person, item = torch.nonzero(categories < 0, as_tuple=True)
-    logits = items.edges()[item] - location[:, person, item][..., None]
-    below = torch.sigmoid(logits if spread is None else spread[:, person, item][..., None] * logits)
-    given = below[..., 1:] - below[..., :-1]
+    # The last values of a tensor are computed apart from the others, with other last bits: they are nobody's.
+    rows, columns = (torch.cat([part, part[:1].expand(PADDING)]) for part in (person, item))
+    logits = items.edges()[columns] - location[:, rows, columns][..., None]
+    below = torch.sigmoid(logits if spread is None else spread[:, rows, columns][..., None] * logits)
+    given = (below[..., 1:] - below[..., :-1])[:, : len(person)]
     expected = scores.clone()
     expected[person, item] = _average((given * items.category_scores[item]).sum(dim=-1), masses[:, person])
     lowest = torch.tensor([float(min(item.levels)) for item in network.spec.items])

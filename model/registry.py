@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from model.errors import ModelError
+from model.errors import ModelError, OutdatedModelError
 from model.network import HIDDEN, ProfileNetwork
 from model.norms import Norms
 from model.spec import FeatureSpec
@@ -74,11 +74,14 @@ def save_model(folder: Path, result: TrainingResult, model_version: str) -> None
 
 
 def load_model(folder: Path) -> Model:
-    """Read a model. Raises ModelError naming the file that is missing, damaged or of another format."""
+    """Read a model.
+
+    Raises ModelError naming the file that is missing or damaged, OutdatedModelError for a format no longer read.
+    """
     index = _decode(folder / INDEX, _read_file(folder / INDEX))
     residuals = _count_residuals(index.get("architecture"))
     if index.get("format_version") != FORMAT_VERSION or residuals is None:
-        raise ModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
+        raise OutdatedModelError(f"{folder / INDEX} is of another format or architecture: train a new model.")
     data = {name: _read_file(folder / name) for name in (WEIGHTS, REFERENCE, SPEC, REPORT, NORMS)}
     for name, content in data.items():
         if hashlib.sha256(content).hexdigest() != index.get("files", {}).get(name):

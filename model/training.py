@@ -16,7 +16,7 @@ from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
 from model.inputs import People, hash_file, read_sample, survey_inputs
 from model.likelihood import smooth_margins
-from model.linking import Behaviour, free_items, link_population, measure_items
+from model.linking import Behaviour, check_spread, free_items, hide_items, link_population, measure_items
 from model.network import ProfileNetwork
 from model.norms import Norms, make_norms
 from model.spec import FeatureSpec
@@ -131,8 +131,8 @@ def _go_on(
 ) -> tuple[ProfileNetwork, dict[str, Any]]:
     """The champion's encoder and population on the reference's items, brought to tonight's people.
 
-    Items that have drifted are learned anew. Where none has, there is nothing to learn but the population, whose place
-    is found directly: the encoder follows when it is settled.
+    Items that have drifted are learned anew, and those without a trait, which anchor nothing. Where none is, there is
+    nothing to learn but the population, whose place is found directly: the encoder follows when it is settled.
     """
     network, old = champion.reference.copy(), champion.report
     network.encoder.load_state_dict(champion.network.encoder.state_dict())
@@ -140,14 +140,20 @@ def _go_on(
     categories, weights = tell_sample(network, sample)
     reference = {key: Behaviour.from_json(found) for key, found in old["reference"].items()}
     link = link_population(network, categories, weights, reference)
+    drifted = [key for keys in link.drifted.values() for key in keys]
+    # An encoder of other people is too sure of these, and would place them too close together.
+    settle_encoder(network, task.inputs.held_out >= 0, task.settings.seed, task.settings.settle_steps // 5)
+    place_population(network, hide_items(network.spec, categories, drifted), weights)
     told = {key: old[key] for key in ("residuals", "reference", "history", "best_epoch")}
-    if link.drifted:
-        free_items(network, link.drifted)
+    learning = [*drifted, *(item.key for item in network.spec.items if item.trait is None)]
+    if learning:
+        free_items(network, learning)
         settings = replace(task.settings, residuals=network.residuals)
         tuned = fit(network, replace(task, settings=settings), folder, progress)
         network = tuned.network
         place_population(network, categories, weights)
         told |= _tell_history(tuned)
+    check_spread(network)
     return network, {**told, "link": link.to_json()}
 
 

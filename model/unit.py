@@ -23,6 +23,8 @@ def place_population(network: ProfileNetwork, categories: Tensor, weights: Tenso
     `categories` (B, J), `weights` (B); who answered nothing says nothing.
     """
     kept = (categories >= 0).any(dim=1) & (weights > 0)
+    if not kept.any():
+        return
     categories, share = categories[kept][:PEOPLE], weights[kept][:PEOPLE].float()
     share = share / share.sum()
     count = max(FEWEST_DRAWS, min(MOST_DRAWS, DRAWS // len(share)))

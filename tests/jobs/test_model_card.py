@@ -26,7 +26,7 @@ GATE = {
     "measures": {
         "coverage": [{"level": "all", "answers": 900, "covered": 0.912, "se": 0.0101}],
         "ranks": {"depression": 0.0123},
-        "link": {"errors": {"depression": 0.01}, "drifted": ["phq9_3"], "anchors": {"depression": 8}},
+        "link": {"errors": {"depression": 0.01}, "drifted": {"depression": ["phq9_3"]}, "anchors": {"depression": 8}},
         "comparisons": [
             {"group": "all", "people": 200, "difference": 0.0031, "se": 0.002, "p": 0.98},
             {"group": "sex=female", "people": 150, "difference": -0.0007, "se": 0.003, "p": 0.99},
@@ -187,7 +187,7 @@ def test_the_same_model_and_features_give_the_same_bytes(card, model, book, feat
 
 
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
-    link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": [], "anchors": {}}
+    link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": {}, "anchors": {}}
     linked = replace(model, result=replace(model.result, report={**model.report, "link": link}))
     write_card(tmp_path, linked, book, features, {})
     assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from model.amortise import simulate_people
 from model.fitting import TrainingSettings
-from model.linking import LARGEST_DRIFT, LARGEST_FACTOR, Behaviour, LinkError, link, link_population, measure_items
+from model.linking import (
+    LARGEST_DRIFT,
+    LARGEST_FACTOR,
+    Behaviour,
+    LinkError,
+    check_spread,
+    link,
+    link_population,
+    measure_items,
+)
 from model.training import train
 from tests.model.simulation import make_spec, simulate, write_features
 
@@ -33,7 +43,7 @@ def test_linking_error_is_that_of_pisa():
     found = link(SPEC, REFERENCE, now | {"t1_0": moved(0.05), "t1_1": moved(0.05)})
     assert found.errors["t0"] == pytest.approx(shifts.std(ddof=1) / 2)
     assert found.errors["t1"] == pytest.approx(0.0, abs=1e-9)
-    assert found.drifted == []
+    assert found.drifted == {"t0": [], "t1": []}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +61,7 @@ def test_linking_error_is_that_of_pisa():
 )
 def test_a_drifted_item_is_no_anchor(now, drifted):
     found = link(SPEC, REFERENCE, REFERENCE | {"t0_3": now})
-    assert found.drifted == (["t0_3"] if drifted else [])
+    assert found.drifted["t0"] == (["t0_3"] if drifted else [])
     assert (found.errors["t0"] == 0) == (drifted or now.location == 0)
 
 
@@ -115,17 +125,43 @@ def test_a_drifted_item_says_nothing_about_the_population(trained, change):
     changed = make_random(trained.spec, codes, ["t0_2", "t0_4"]) if changed is None else changed
     network = trained.result.reference.copy()
     found = link_population(network, *make_people(network, changed), read_reference(trained.result))
-    assert found.drifted == (["t0_2"] if change == "harder" else ["t0_2", "t0_4"])
+    assert sorted(found.drifted["t0"]) == (["t0_2"] if change == "harder" else ["t0_2", "t0_4"])
+    assert found.drifted["t1"] == []
     assert network.prior.population_mean[0].item() == pytest.approx(traits[:, 0].mean(), abs=0.12)
     for name, tensor in network.items.state_dict().items():
         assert torch.equal(tensor, trained.result.reference.items.state_dict()[name])
+
+
+def test_a_hard_item_that_has_lost_its_sense_is_found(trained):
+    network = trained.result.reference.copy()
+    place = network.spec.columns.index("t0_3")
+    network.items.first_threshold[place] += 4.0
+    everything = torch.ones(1, len(network.spec.items), dtype=torch.bool)
+    people = [
+        simulate_people(network, everything, 5000, torch.Generator().manual_seed(n), thinned=0)[1] for n in (1, 2)
+    ]
+    assert (people[0][:, place] > 0).float().mean() < 0.1
+    reference = measure_items(network, people[0], torch.ones(5000))
+    assert link_population(network.copy(), people[1], torch.ones(5000), reference).drifted["t0"] == []
+    people[1][:, place] = people[1][torch.randperm(5000, generator=torch.Generator().manual_seed(3)), place]
+    assert link_population(network.copy(), people[1], torch.ones(5000), reference).drifted["t0"] == ["t0_3"]
+
+
+def test_an_item_that_nobody_could_judge_is_no_anchor(trained):
+    codes, _ = simulate(trained.spec, 2000, seed=22)
+    network = trained.result.reference.copy()
+    network.items.first_threshold[trained.spec.columns.index("t0_2")] += 3.0
+    reference = {key: found for key, found in read_reference(trained.result).items() if key != "t0_2"}
+    found = link_population(network, *make_people(network, codes), reference)
+    assert found.drifted["t0"] == ["t0_2"]
+    assert network.prior.population_mean.abs().max() < 0.15
 
 
 def test_items_at_random_throughout_break_the_link(trained, tmp_path):
     codes, _ = simulate(trained.spec, 3000, seed=24)
     codes = make_random(trained.spec, codes, ["t0_0", "t0_1", "t0_2"])
     paths = write_features(tmp_path / "f", trained.spec, codes)
-    with pytest.raises(LinkError, match="only 2 of 5 items of trait t0 behave as before") as caught:
+    with pytest.raises(LinkError, match="trait t0") as caught:
         train(paths, trained.spec, SETTINGS, tmp_path / "c", champion=trained.result, progress=False)
     assert len(caught.value.reasons) == 1
 
@@ -136,6 +172,7 @@ def test_answers_that_are_all_at_random_break_the_link(trained):
     network = trained.result.reference.copy()
     with pytest.raises(LinkError, match="trait t1"):
         link_population(network, *make_people(network, codes), read_reference(trained.result))
+        check_spread(network)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +189,9 @@ def later(trained, tmp_path_factory):
 
 def test_a_later_model_keeps_anchors_norms_and_unit(trained, later):
     result, _, traits = later
-    assert result.report["link"]["drifted"] == ["t0_1", "t0_3"]
-    kept = torch.tensor([key not in ("t0_1", "t0_3") for key in trained.spec.columns])
+    assert sorted(result.report["link"]["drifted"]["t0"]) == ["t0_1", "t0_3"]
+    # The item without a trait is learned anew, too.
+    kept = torch.tensor([key not in ("t0_1", "t0_3", "loose_0") for key in trained.spec.columns])
     old, new = trained.result.network, result.network
     for name in ("first_threshold", "raw_gaps"):
         before, after = (getattr(network.items, name) for network in (old, new))
@@ -187,7 +225,9 @@ def test_a_third_model_is_judged_by_the_first(trained, later, tmp_path):
     codes, _ = simulate(trained.spec, 3000, seed=25)
     paths = write_features(tmp_path / "f", trained.spec, codes)
     third = train(paths, trained.spec, SETTINGS, tmp_path / "c", champion=later[0], progress=False)
-    assert third.report["link"]["drifted"] == []
-    for name, tensor in third.network.items.state_dict().items():
-        assert torch.equal(tensor, trained.result.network.items.state_dict()[name])
+    assert third.report["link"]["drifted"] == {"t0": [], "t1": []}
+    for name in ("first_threshold", "raw_gaps"):
+        before, after = (getattr(result.network.items, name)[:-1] for result in (trained.result, third))
+        assert torch.equal(before, after)
+    torch.testing.assert_close(third.network.items.discriminations(), trained.result.network.items.discriminations())
     assert third.network.trait_correlations()[0, 1] == pytest.approx(0.6, abs=0.1)

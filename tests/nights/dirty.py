@@ -49,7 +49,8 @@ EMPTY_ROW = {"row_shape", "person_id_missing", "day_missing", "w_missing", "s_mi
 CODES = {"0": 0, "1": 1, "2": 2, "3": 3, "1.0": 1, "+1": 1, "2e0": 2, "-0": 0, "9": -1, "": -1}
 GOOD_ANSWERS = dict.fromkeys(CODES)
 BAD_ANSWERS = dict.fromkeys(("4", "-1", "1.5", "9.5", "1e400", "Infinity", "-inf", "1e-3"), "values") | dict.fromkeys(
-    ("often", "1,5", "NaN", "0x1", "1f", "2d", "٢", "--", "\t1", "1\u2028", "3\x85", "½", "'1'", "1 2"), "type"
+    ("often", "1,5", "NaN", "0x1", "1f", "2d", "٢", "--", "\t1", "1\u2028", "3\x85", "½", "'1'", "1 2", 5000 * "x"),
+    "type",
 )
 GOOD_WEIGHTS = dict.fromkeys(("1", "2", "3", "0.25", "1500.75", "1e-3", "+2", ".5", "3."))
 BAD_WEIGHTS = (

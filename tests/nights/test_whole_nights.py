@@ -439,7 +439,9 @@ def test_a_first_model_that_is_not_fit_for_use_stops_the_night(
     monkeypatch.setattr("model.gate.COVERAGE_TOLERANCE", -1.0)
     assert main(["train", *named]) == 1
     said = capsys.readouterr().err
-    assert "the first one is not fit for use: its 90 % predictions cover" in said and "Traceback" not in said
+    assert (
+        "the first model of a series is not fit for use: its 90 % predictions cover" in said and "Traceback" not in said
+    )
     assert len(list((lake / "restricted" / "models").glob("*/card.html"))) == 1
     assert not (lake / "restricted" / "models" / "promotions.json").exists()
 
