@@ -95,7 +95,7 @@ def link_population(
     for _ in range(ROUNDS):
         found = link(spec, reference, measure_items(network, categories, weights, apart or ()))
         # Where too many items seem to have drifted, it may be the population: it is placed on the best of them.
-        hidden = [key for t in spec.traits for key in found.drifted[t.key][: len(t.items) - _count_needed(t)]]
+        hidden = sorted(key for t in spec.traits for key in found.drifted[t.key][: len(t.items) - _count_needed(t)])
         if hidden == apart:
             break
         apart = hidden
