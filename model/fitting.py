@@ -25,7 +25,7 @@ from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cel
 FEWEST_BATCHES = 3  # of an epoch: small samples get smaller batches
 SMALLEST_BATCH = 16
 DREAMT = 384  # people simulated for each step of the encoder
-LOOKING_STEPS = 20  # from one look at the hidden answers to the next
+LOOKING_STEPS = 40  # from one look at the hidden answers to the next
 LOOKING_DRAWS = 16  # of each held-out person
 LARGEST_GRADIENT = 10.0
 FEWEST_STEPS, MOST_STEPS = 200, 2_000  # of a training: small samples need many epochs for them, large ones a few
