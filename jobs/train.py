@@ -192,17 +192,23 @@ def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> M
     version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
-    if folder.exists():
-        try:
-            return load_model(folder)
-        except ModelError:  # made again, of the same bits; what is left of the damaged one is kept beside
-            aside = folder.with_name(f".{version}.damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-    start = champion.result if champion else None
-    save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
+    _set_aside_damaged(folder)
+    if not folder.exists():
+        start = champion.result if champion else None
+        save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
+
+
+def _set_aside_damaged(folder: Path) -> None:
+    """A model that cannot be read is kept beside, so that it is made again: of the same answers come the same bits."""
+    if folder.exists():
+        try:
+            load_model(folder)
+        except ModelError:
+            aside = folder.with_name(f".{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
 
 
 def judge_model(
