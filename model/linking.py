@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,13 +56,6 @@ class Behaviour:
     factor: float
     factor_se: float
 
-    @staticmethod
-    def from_json(data: Mapping[str, float]) -> Behaviour:
-        return Behaviour(**data)
-
-    def to_json(self) -> dict[str, float]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Link:
@@ -75,9 +67,6 @@ class Link:
     errors: dict[str, float]
     drifted: dict[str, list[str]]
     anchors: dict[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def link_population(

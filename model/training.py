@@ -113,7 +113,7 @@ def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[Pr
             "nats_per_answer": {str(fitted.network.residuals): fitted.nats_per_answer for fitted in candidates},
         },
         **_tell_history(chosen),
-        "reference": {key: found.to_json() for key, found in measure_items(network, categories, weights).items()},
+        "reference": {key: asdict(found) for key, found in measure_items(network, categories, weights).items()},
         "link": None,
     }
     return network, told
@@ -138,7 +138,7 @@ def _go_on(
     network.encoder.load_state_dict(champion.network.encoder.state_dict())
     network.prior.load_state_dict(champion.network.prior.state_dict())
     categories, weights = tell_sample(network, sample)
-    reference = {key: Behaviour.from_json(found) for key, found in old["reference"].items()}
+    reference = {key: Behaviour(**found) for key, found in old["reference"].items()}
     link = link_population(network, categories, weights, reference)
     drifted = [key for keys in link.drifted.values() for key in keys]
     # An encoder of other people is too sure of these, and would place them too close together.
@@ -154,7 +154,7 @@ def _go_on(
         place_population(network, categories, weights)
         told |= _tell_history(tuned)
     check_spread(network)
-    return network, {**told, "link": link.to_json()}
+    return network, {**told, "link": asdict(link)}
 
 
 def _tell_history(fitted: Fitted[ProfileNetwork]) -> dict[str, Any]:

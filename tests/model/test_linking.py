@@ -30,7 +30,7 @@ def make_people(network, codes):
 
 
 def read_reference(result):
-    return {key: Behaviour.from_json(found) for key, found in result.report["reference"].items()}
+    return {key: Behaviour(**found) for key, found in result.report["reference"].items()}
 
 
 def moved(step):
