@@ -125,11 +125,15 @@ def cover_answers(network: ProfileNetwork, cells: HiddenCells) -> list[dict[str,
 
 
 def _share(inside: Floats, weight: Floats, person: Floats) -> dict[str, float]:
-    """Weighted share and its se, people as clusters."""
+    """Weighted share and its se, people as clusters; at least that of independent answers of which COVERAGE lie inside.
+
+    A few answers that all lie inside show no variation, and still prove nothing (score rather than Wald test).
+    """
     share = float((weight * inside).sum() / weight.sum())
     _, cluster = np.unique(person, return_inverse=True)
     sums = np.bincount(cluster, weight * (inside - share))
-    return {"covered": share, "se": float(np.sqrt(np.square(sums).sum()) / weight.sum())}
+    variance = max(float(np.square(sums).sum()), COVERAGE * (1 - COVERAGE) * float(np.square(weight).sum()))
+    return {"covered": share, "se": math.sqrt(variance) / float(weight.sum())}
 
 
 @torch.no_grad()

@@ -104,6 +104,18 @@ def test_predictions_that_are_too_sure_are_found(trained, cells):
     assert reasons and "hidden answers (all)" in reasons[0]
 
 
+@pytest.mark.parametrize(("people", "reasons"), [(12, False), (200, True)])
+def test_answers_that_are_all_foretold_are_a_reason_only_where_they_are_many(people, reasons, trained, inputs):
+    """Where all lie inside, the share shows no variation; a dozen people prove nothing for all that."""
+    cells = hide_cells(replace(inputs, held_out=inputs.held_out[:people], held_out_weights=torch.ones(people)))
+    network = trained.result.network.copy()
+    network.predict = lambda seen, draws: torch.full((*seen.shape, 3), 0.05).index_fill(2, torch.tensor([1]), 0.9)
+    middle = replace(cells, hidden=torch.where(cells.hidden >= 0, 1, cells.hidden))
+    bands = cover_answers(network, middle)
+    assert all(band["covered"] == 1.0 and band["se"] > 0 for band in bands)
+    assert bool(find_miscalibration(bands, {}, {})) == reasons
+
+
 def test_ranks_of_simulated_people_are_uniform_unless_sds_lie(trained, inputs):
     network = trained.result.network.copy()
     patterns = inputs.held_out >= 0
