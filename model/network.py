@@ -122,10 +122,13 @@ class ProfileNetwork(nn.Module):
     def draw(self, posterior: Posterior, categories: Tensor, noise: Tensor) -> Draws:
         """Draws from a posterior, weighed by the answers of `categories` (B, J); `noise` is (S, B or 1, D)."""
         latents = posterior.mean + torch.einsum("bij,sbj->sbi", posterior.factor, noise.expand(-1, len(categories), -1))
-        log_det = posterior.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-        log_q = -0.5 * noise.square().sum(dim=-1) - log_det - 0.5 * LOG_TWO_PI * self.latents
         answers = self.log_prob(latents, categories).sum(dim=-1)
-        return Draws(latents, answers + self.prior.log_prob(latents) - log_q)
+        return Draws(latents, answers + self.prior.log_prob(latents) - self.log_density(posterior, noise))
+
+    def log_density(self, posterior: Posterior, noise: Tensor) -> Tensor:
+        """Log density (S, B) of a posterior where it puts the noise (S, B or 1, D), in nats."""
+        log_det = posterior.factor.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        return -0.5 * noise.square().sum(dim=-1) - log_det - 0.5 * LOG_TWO_PI * self.latents
 
     def log_prob(self, latents: Tensor, categories: Tensor) -> Tensor:
         """Log probability (..., B, J) of the answers of `categories` (B, J); zero where there is none."""
@@ -173,11 +176,14 @@ class ProfileNetwork(nn.Module):
         Drasgow, Levine & Williams (1985): l_z = (l - E l) / sd(l), l the log likelihood of the items answered, here
         at the mean of all latents. Zero for who answered nothing.
         """
-        probability = self.items.probabilities(*self.place(posterior.mean)).clamp(min=SMALLEST_PROBABILITY)
+        probability = self.items.probabilities(*self.place(posterior.mean))
+        # The categories come first: sums over them then move whole planes.
+        probability = probability.movedim(-1, 0).contiguous().clamp(min=SMALLEST_PROBABILITY)
         logs = probability.log()
-        expected = (probability * logs).sum(dim=-1)
-        variance = (probability * (logs - expected[..., None]).square()).sum(dim=-1)
-        found = logs.gather(-1, categories.clamp(min=0)[..., None])[..., 0]
+        weighed = probability * logs
+        expected = weighed.sum(dim=0)
+        variance = (weighed * logs).sum(dim=0) - expected.square()
+        found = logs.gather(0, categories.clamp(min=0)[None])[0]
         answered = categories >= 0
         surprise = ((found - expected) * answered).sum(dim=1)
         return surprise / (variance * answered).sum(dim=1).clamp(min=SMALLEST_PROBABILITY).sqrt()

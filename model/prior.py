@@ -63,11 +63,13 @@ class Prior(nn.Module):
         theta, residual = latents[..., : self.traits], latents[..., self.traits :]
         log_mass, means, factors = self.components()
         inverse = torch.linalg.solve_triangular(factors, torch.eye(self.traits).expand_as(factors), upper=False)
-        # (theta - mean) L'^-1 of all components as one product.
-        scaled = theta @ inverse.flatten(0, 1).T - torch.einsum("mij,mj->mi", inverse, means).flatten()
-        squares = scaled.unflatten(-1, means.shape).square().sum(dim=-1)
-        log_dets = factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
-        log_traits = torch.logsumexp(log_mass - 0.5 * squares - log_dets, dim=-1)
+        # L^-1 (theta - mean) of all components as one product, people last: what follows moves whole planes.
+        points = theta.movedim(-1, 0).reshape(self.traits, -1)
+        middle = torch.einsum("mij,mj->mi", inverse, means).flatten()
+        scaled = (inverse.flatten(0, 1) @ points - middle[:, None]).unflatten(0, means.shape)
+        constant = log_mass - factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+        log_traits = torch.logsumexp(constant[:, None] - 0.5 * scaled.square().sum(dim=1), dim=0)
+        log_traits = log_traits.view(theta.shape[:-1])
         return log_traits - 0.5 * residual.square().sum(dim=-1) - 0.5 * LOG_TWO_PI * latents.shape[-1]
 
     def covariance(self) -> Tensor:

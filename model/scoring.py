@@ -20,6 +20,7 @@ from model.registry import Model, load_model
 from model.rewriting import Piece, rewrite_people
 from model.spec import MISSING, PERSON
 from model.threads import fix_threads
+from model.weighing import weigh
 
 BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
 ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
@@ -104,8 +105,8 @@ class Scorer:
         answered = categories >= 0
         posterior = network.posterior(categories)
         sd = posterior.sd()
-        drawn = network.draw(posterior, categories, fixed_noise(DRAWS, network.latents))
-        outlook = foretell(network, drawn, categories)
+        drawn, placed = weigh(network, posterior, categories, fixed_noise(DRAWS, network.latents))
+        outlook = foretell(network, placed, drawn.masses(), categories)
         totals = outlook.scores @ self.scale_weights
         columns = {
             "log_likelihood": torch.where(answered.any(dim=1), drawn.bound(), 0.0),

@@ -7,8 +7,9 @@ import torch
 
 from model import outlook
 from model.network import Draws, ProfileNetwork
-from model.outlook import foretell
+from model.outlook import Outlook, foretell
 from model.spec import FeatureSpec, ItemSpec, ScaleSpec, TraitSpec
+from model.weighing import Placed, place_items
 
 SPEC = FeatureSpec(
     items=(
@@ -53,6 +54,10 @@ def make_people(network: ProfileNetwork, people: int, missing: float = 0.4) -> t
     return drawn, categories.masked_fill(torch.rand((people, 6), generator=generator) < missing, -1)
 
 
+def look_out(network: ProfileNetwork, drawn: Draws, categories: torch.Tensor) -> Outlook:
+    return foretell(network, place_items(network, drawn.latents), drawn.masses(), categories)
+
+
 def enumerate_answers(network: ProfileNetwork, drawn: Draws, person: int, categories: list[int]) -> Iterator:
     """Probability and item scores of everything that a person may have answered."""
     masses = drawn.masses()[:, person].double().numpy()
@@ -74,7 +79,7 @@ def enumerate_answers(network: ProfileNetwork, drawn: Draws, person: int, catego
 def test_totals_and_cuts_are_those_of_all_possible_answers(network):
     drawn, categories = make_people(network, 25)
     categories[0] = -1
-    found = foretell(network, drawn, categories)
+    found = look_out(network, drawn, categories)
     assert found.cuts.keys() == CUTS.keys()
     for person in range(25):
         possible = list(enumerate_answers(network, drawn, person, categories[person].tolist()))
@@ -92,7 +97,7 @@ def test_complete_answers_are_certain(network):
     some = categories.clone()
     some[::2, 5] = -1  # an item of the third scale alone
     for answers in (categories, some):
-        found = foretell(network, drawn, answers)
+        found = look_out(network, drawn, answers)
         codes = categories.numpy().copy()
         for position, item in enumerate(SPEC.items):
             levels = item.levels[::-1] if item.flipped else item.levels
@@ -104,12 +109,15 @@ def test_complete_answers_are_certain(network):
     assert ((found.cuts["across"] > 0) & (found.cuts["across"] < 1)).any()
 
 
-def test_a_person_gets_the_same_bits_in_any_company(network):
-    drawn, categories = make_people(network, outlook.BLOCK + 90)
-    together = foretell(network, drawn, categories)
+def test_a_person_gets_the_same_bits_in_any_company(network, monkeypatch):
+    drawn, categories = make_people(network, 602)
+    placed, masses = place_items(network, drawn.latents), drawn.masses()
+    together = foretell(network, placed, masses, categories)
+    monkeypatch.setattr(outlook, "MOST_AT_ONCE", 1000)
     for chosen in (torch.tensor([3]), torch.arange(500, 560), torch.randperm(len(categories))):
-        part = Draws(drawn.latents[:, chosen], drawn.log_weights[:, chosen])
-        alone = foretell(network, part, categories[chosen])
+        spread = None if placed.spread is None else placed.spread[:, :, chosen]
+        part = Placed(placed.location[:, :, chosen], spread)
+        alone = foretell(network, part, masses[:, chosen], categories[chosen])
         assert torch.equal(alone.scores, together.scores[chosen])
         assert all(torch.equal(alone.cuts[key], together.cuts[key][chosen]) for key in CUTS)
 
@@ -117,6 +125,6 @@ def test_a_person_gets_the_same_bits_in_any_company(network):
 def test_probabilities_stay_between_0_and_1_for_far_away_people(network):
     drawn, categories = make_people(network, 60)
     far = Draws(30 * drawn.latents, 50 * drawn.log_weights)
-    found = foretell(network, far, categories)
+    found = look_out(network, far, categories)
     assert all(((cut >= 0) & (cut <= 1)).all() for cut in found.cuts.values())
     assert torch.isfinite(found.scores).all()

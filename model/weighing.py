@@ -1,0 +1,91 @@
+"""Weigh draws for scoring: what `ProfileNetwork.draw` reckons, without gradients, an item at a time.
+
+An item's numbers of all draws and people fit into a core's cache, those of all items do not. Shapes: B people, S draws,
+D latents, T traits, J items.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.likelihood import OPEN_EDGE, GradedItems, log_between
+from model.network import Draws, Posterior, ProfileNetwork
+
+TOGETHER = 4  # items whose probabilities are multiplied before the logarithm
+LEAST = 1e-30  # of such a product: float32 has no exact numbers below 1e-38
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where draws put the items: location (J, S, B), and spread (J, S, B) or None for 1, as in `GradedItems`."""
+
+    location: Tensor
+    spread: Tensor | None
+
+    def of(self, person: Tensor, item: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Location and spread (S, P) of P answers, each of a person to an item."""
+        spread = None if self.spread is None else self.spread[item, :, person].T.contiguous()
+        return self.location[item, :, person].T.contiguous(), spread
+
+
+@torch.no_grad()
+def weigh(network: ProfileNetwork, posterior: Posterior, categories: Tensor, noise: Tensor) -> tuple[Draws, Placed]:
+    """`network.draw` of people's answers (B, J) from noise (S, 1, D), and where the draws put the items."""
+    mean, factor = posterior.mean.T.contiguous(), posterior.factor.permute(1, 2, 0).contiguous()
+    latents = mean[:, None].expand(-1, len(noise), -1).clone()
+    for row in range(network.latents):
+        for column in range(row + 1):
+            latents[row].addcmul_(noise[:, :, column], factor[row, column])
+    drawn = latents.permute(1, 2, 0)
+    placed = place_items(network, drawn)
+    log_q = network.log_density(posterior, noise)
+    answers = log_answers(network.items, placed, categories)
+    return Draws(drawn, answers + network.prior.log_prob(drawn) - log_q), placed
+
+
+@torch.no_grad()
+def place_items(network: ProfileNetwork, latents: Tensor) -> Placed:
+    """The items at latents (S, B, D)."""
+    slopes = network.items.discriminations()
+    location = torch.empty(slopes.shape[1], *latents.shape[:2])
+    for item, (slope, trait) in enumerate(zip(*slopes.max(dim=0), strict=True)):
+        torch.mul(latents[:, :, trait], slope, out=location[item])
+    if network.shift is None:
+        return Placed(location, None)
+    shift, spread = network.shift(latents[..., network.traits :], slopes)
+    return Placed(location.add_(shift.permute(2, 0, 1)), spread.permute(2, 0, 1).contiguous())
+
+
+def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tensor:
+    """Log probability (S, B) of all of a person's answers (B, J), in nats.
+
+    P(lower < Y <= upper) = sigmoid(above) sigmoid(below) (1 - exp(-(above + below))), see `log_between`: of a few items
+    as a product, and only where that is too small for float32 item by item.
+    """
+    known = (categories >= 0).T
+    lower, upper, log_gap = (part.T.contiguous() for part in items.gather_edges(categories))
+    # Not to answer has the probability 1.
+    lower, upper = lower.masked_fill_(~known, -OPEN_EDGE), upper.masked_fill_(~known, OPEN_EDGE)
+    log_gap = log_gap.masked_fill_(~known, 0.0)
+    total = torch.zeros(placed.location.shape[1:])
+    for group in torch.arange(len(lower)).split(TOGETHER):
+        product = torch.ones_like(total)
+        for item in group:
+            above, below = placed.location[item] - lower[item], upper[item] - placed.location[item]
+            if placed.spread is not None:
+                above, below = above.mul_(placed.spread[item]), below.mul_(placed.spread[item])
+                product.mul_(torch.exp(-(above + below)).neg_().add_(1.0))
+            product.mul_(above.sigmoid_()).mul_(below.sigmoid_())
+        if placed.spread is None:
+            total += log_gap[group].sum(dim=0)
+        if float(product.min()) < LEAST:
+            spread = None if placed.spread is None else placed.spread[group]
+            edges = (part[group][:, None] for part in (lower, upper, log_gap))
+            exact = log_between(placed.location[group], spread, *edges).sum(dim=0)
+            if placed.spread is None:
+                exact -= log_gap[group].sum(dim=0)
+            total += torch.where(product < LEAST, exact, product.log())
+        else:
+            total += product.log_()
+    return total
