@@ -69,7 +69,7 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
     lower, upper = lower.masked_fill_(~known, -OPEN_EDGE), upper.masked_fill_(~known, OPEN_EDGE)
     log_gap = log_gap.masked_fill_(~known, 0.0)
     total = torch.zeros(placed.location.shape[1:])
-    for group in torch.arange(len(lower)).split(TOGETHER):
+    for group in torch.split(torch.arange(len(lower)), TOGETHER):
         product = torch.ones_like(total)
         for item in group:
             above, below = placed.location[item] - lower[item], upper[item] - placed.location[item]
