@@ -1,6 +1,7 @@
 # make run        one whole night: Airflow, Spark and the model on this machine
 # make test       lint, types, import directions, tests        make test-long   the slow tests too
 # make setup      what both do first: the environment in .venv  make doctor      what this machine lacks
+# make bench      speed beside its limits and peers (minutes)   make bench-full  an hour: ten million people too
 # make lock       requirements.lock made anew                   make clean       all of it removed, lake and extracts apart
 
 SHELL := /bin/bash
@@ -54,7 +55,7 @@ p
 endef
 export SHOWN
 
-.PHONY: run test test-long setup doctor lock clean check-machine
+.PHONY: run test test-long bench bench-full setup doctor lock clean check-machine
 
 run: setup $(AIRFLOW_STAMP)
 	@lake=$$(realpath -m -- "$$LAKE")
@@ -113,6 +114,13 @@ test: setup
 
 test-long: setup
 	@MINDCENSUS_DIRTY_EXTRACTS=1000 pytest -m "slow or not slow"
+
+# A session of its own, so that processor time is this run's alone.
+bench: setup
+	@setsid -w python -m benchmarks.suite
+
+bench-full: setup
+	@setsid -w python -m benchmarks.suite --full
 
 doctor: setup
 	@mindcensus doctor --lake "$$LAKE"

@@ -8,10 +8,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 EVERY = 0.25  # seconds from one sample to the next
+MEMORY_EVERY = 8  # samples: the kernel walks all pages of a process to tell its PSS
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 2**20
 
@@ -52,13 +54,13 @@ class Watch(threading.Thread):
 
     def _sample(self) -> None:
         total: dict[str, float] = {}
+        weigh = len(self.usage.samples) % MEMORY_EVERY == 0
         for process in list_session(self._session):
-            try:
-                name, cpu, pss = read_process(process)
-            except (OSError, ValueError, IndexError):
-                continue  # it has just ended
-            self._cpu[process] = cpu
-            total[name] = total.get(name, 0.0) + pss
+            with suppress(OSError, ValueError, IndexError):  # it has just ended
+                self._cpu[process] = read_cpu(process)
+                if weigh:
+                    name, pss = read_memory(process)
+                    total[name] = total.get(name, 0.0) + pss
         self.usage.samples.append((time.monotonic() - self._start, sum(self._cpu.values())))
         self.usage.peak = max(self.usage.peak, sum(total.values()))
         for name, pss in total.items():
@@ -76,14 +78,19 @@ def list_session(session: int) -> Iterator[int]:
                 yield int(folder.name)
 
 
-def read_process(process: int) -> tuple[str, float, float]:
-    """What it is (driver, JVM, Python worker), its processor seconds so far, and its PSS in MiB."""
+def read_memory(process: int) -> tuple[str, float]:
+    """What it is (driver, JVM, Python worker), and its PSS in MiB."""
     folder = Path(f"/proc/{process}")
-    fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
     command = (folder / "cmdline").read_text().replace("\0", " ")
     name = "JVM" if "java" in command.split(" ")[0] else "worker" if "pyspark" in command else "driver"
     lines = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines()[1:])
-    return name, (int(fields[11]) + int(fields[12])) / TICKS, int(lines["Pss"].split()[0]) * 1024 / MIB
+    return name, int(lines["Pss"].split()[0]) * 1024 / MIB
+
+
+def read_cpu(process: int) -> float:
+    """Processor seconds of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def fit(network: Network, task: Task, folder: Path, progress: bool) -> Fitted[Ne
     """
     settings, inputs = task.settings, task.inputs
     averaged = network.copy()
-    optimizer = _make_optimizer(network, settings)
+    optimizer = make_optimizer(network, settings)
     cells = hide_cells(inputs)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
@@ -182,30 +182,42 @@ def _run_epoch(
     epoch: int,
 ) -> float:
     """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
-    settings = task.settings
-    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(task.settings.seed * 1_000_003 + epoch)
     total, people = 0.0, 0
     for number, batch in enumerate(feed):
         done = (epoch + number / task.batches) / task.epochs
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * find_rate(done)
-        categories, weights = _take_training_people(batch, network, settings, task.inputs)
-        if not len(categories):
-            continue
-        loss, objective = _find_loss(network, categories, weights, task, generator)
-        if not math.isfinite(loss.item()):
+        loss, count = take_step(network, optimizer, batch, task, generator)
+        if not math.isfinite(loss):
             raise ModelError(
                 f"Training stopped: the loss is not a number in epoch {epoch + 1}, batch {number + 1}. "
                 "The last good checkpoint is kept; lower the learning rates."
             )
+        if count:
+            _average(averaged, network, step=epoch * task.batches + number)
+        total -= loss * count
+        people += count
+    return total / people
+
+
+def take_step(
+    network: Network, optimizer: optim.Optimizer, batch: Batch, task: Task, generator: torch.Generator
+) -> tuple[float, int]:
+    """One step on a batch's training people; returns minus their mean bound, and how many they are.
+
+    Nothing is learned from a loss that is not finite, nor from a batch of held-out people alone.
+    """
+    categories, weights = _take_training_people(batch, network, task.settings, task.inputs)
+    if not len(categories):
+        return 0.0, 0
+    loss, objective = _find_loss(network, categories, weights, task, generator)
+    if math.isfinite(loss.item()):
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
-        _average(averaged, network, step=epoch * task.batches + number)
-        total -= loss.item() * len(categories)
-        people += len(categories)
-    return total / people
+    return loss.item(), len(categories)
 
 
 def _find_loss(
@@ -247,7 +259,7 @@ def _take_training_people(
     return categories, (batch[settings.weight_column][training] / inputs.mean_weight).float()
 
 
-def _make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:
+def make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Adam; the few parameters of items and prior learn faster than the perceptrons."""
     rates = {"encoder": settings.encoder_rate, "decoder": settings.encoder_rate, "shift": settings.shift_rate}
     groups: dict[float, list[Tensor]] = {}

@@ -1,0 +1,171 @@
+"""`python -m benchmarks.scoring`: the population scored through Spark, without Spark, and in the documented ways.
+
+Each way reads the same feature files and writes the same columns to Parquet. All are warmed up by a whole run (the
+first one's seconds tell what a start costs), then take turns. Without Spark is the limit of what this machine can do:
+a process a core, each with its share of the very same work items.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.night import make_lake
+from benchmarks.population import ROWS_PER_FILE, Population, make_population
+from benchmarks.processes import list_session, read_cpu
+from benchmarks.spark_ways import map_in_arrow, pandas_udf, predict_batch_udf
+from jobs.lake import Lake
+from jobs.machine import measure_machine
+from jobs.score import ROWS_PER_TASK
+from jobs.spark import spark_session
+from jobs.work_items import WorkItem, deal_work, load_scorer, run_items, score_item
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS, LIMIT = "Spark deals out work items", "no Spark, a process a core"
+PEERS = {
+    "map_in_arrow": "mapInArrow, DataFrame.write",
+    "pandas_udf": "pandas_udf, DataFrame.write",
+    "predict_batch_udf": "predict_batch_udf, DataFrame.write",
+}
+NUMBERS, PLAIN = "float32", "float32, plain PyTorch"
+
+
+@dataclass(frozen=True)
+class Way:
+    """`score` writes a population's profiles into a new folder; `numbers` are what it reckons in."""
+
+    name: str
+    numbers: str
+    score: Callable[[Population, Path], object]
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        make_lake(Path(name))
+        print(
+            json.dumps(measure_scoring(Path(name) / "first", Path(name), arguments.people, arguments.rounds), indent=1)
+        )
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--people", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where features and profiles are made")
+    return parser.parse_args()
+
+
+def measure_scoring(lake: Path, folder: Path, people: int, rounds: int) -> dict[str, Any]:
+    """Medians of every way: rows a second, processor seconds per million; and what its first run costs more."""
+    os.environ["PYTHONPATH"] = str(ROOT)  # Spark's workers know the project, not its benchmarks
+    cores = measure_machine().cores
+    population = make_population(lake, folder / "features", people, ROWS_PER_FILE)
+    few = make_population(lake, folder / "few", 2_000 * cores, 2_000)
+    schema = population.schema.serialize().to_pybytes()
+    scratch = folder / "profiles"
+    score = partial(score_item, model=str(population.model), schema=schema)
+    # The pool's processes start before there is a JVM or a thread to be copied.
+    with (
+        multiprocessing.get_context("spawn").Pool(cores, load_scorer, (str(population.model),)) as pool,
+        spark_session(Lake(lake), "benchmark") as spark,
+    ):
+
+        def deal(people: Population, target: Path) -> list[WorkItem]:
+            target.mkdir()
+            return deal_work(people.features, target, min(ROWS_PER_TASK, -(-people.rows // cores)))
+
+        ways = [
+            Way(LIMIT, NUMBERS, lambda people, target: pool.map(score, deal(people, target), chunksize=1)),
+            Way(OURS, NUMBERS, lambda people, target: run_items(spark.sparkContext, deal(people, target), score)),
+        ]
+        for name, way in {
+            "map_in_arrow": map_in_arrow,
+            "pandas_udf": pandas_udf,
+            "predict_batch_udf": predict_batch_udf,
+        }.items():
+            for numbers in (PLAIN, NUMBERS):
+                ways.append(Way(PEERS[name], numbers, partial(way, spark, numbers == PLAIN)))
+        taken = take_turns(ways, few, population, scratch, rounds)
+    figures = [describe(way, turns, people) for way, turns in zip(ways, taken, strict=True)]
+    return {"people": people, "rounds": rounds, "cores": cores, **compare(figures), "ways": figures}
+
+
+@dataclass(frozen=True)
+class Turn:
+    seconds: float
+    cpu: float
+
+
+def take_turns(
+    ways: Sequence[Way], few: Population, population: Population, scratch: Path, rounds: int
+) -> list[list[Turn]]:
+    """Of each way its first run, and then `rounds` more; the ways alternate.
+
+    The first turn is cold. Before each other one a few people are scored: Spark drops workers that idle for a minute.
+    """
+    taken: list[list[Turn]] = [[] for _ in ways]
+    for number in range(rounds + 1):
+        for way, turns in zip(ways, taken, strict=True):
+            if number:
+                take_turn(way, few, scratch)
+            turns.append(take_turn(way, population, scratch))
+            said = f"round {number}: {way.name}, {way.numbers}: {turns[-1].seconds:.1f} s, {turns[-1].cpu:.1f} CPU s"
+            print(said, file=sys.stderr)
+    return taken
+
+
+def take_turn(way: Way, people: Population, scratch: Path) -> Turn:
+    before, start = use_of_session(), time.monotonic()
+    way.score(people, scratch)
+    turn = Turn(time.monotonic() - start, use_of_session() - before)
+    shutil.rmtree(scratch)
+    return turn
+
+
+def use_of_session() -> float:
+    """Processor seconds so far of the processes of this session that are alive."""
+    total = 0.0
+    for process in list_session(os.getsid(0)):
+        with suppress(OSError, ValueError, IndexError):  # it has just ended
+            total += read_cpu(process)
+    return total
+
+
+def describe(way: Way, turns: Sequence[Turn], people: int) -> dict[str, Any]:
+    seconds = median(turn.seconds for turn in turns[1:])
+    return {
+        "way": way.name,
+        "numbers": way.numbers,
+        "rows_a_second": round(people / seconds),
+        "cpu_seconds_per_million": round(median(turn.cpu for turn in turns[1:]) / people * 1e6, 2),
+        "first_run_seconds_more": round(turns[0].seconds - seconds, 2),
+    }
+
+
+def compare(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Ours beside the limit, and beside each documented way in its recommended form and with the same numbers."""
+    speed = {(figure["way"], figure["numbers"]): figure["rows_a_second"] for figure in figures}
+    [(_, numbers)] = [key for key in speed if key[0] == OURS]
+    ours = speed[OURS, numbers]
+    found = {"share_of_limit": ours / speed[LIMIT, numbers]}
+    for name, key in PEERS.items():
+        found |= {f"over_{name}": ours / speed[key, PLAIN], f"over_{name}_same_numbers": ours / speed[key, numbers]}
+    return {name: round(ratio, 3) for name, ratio in found.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
