@@ -1,4 +1,4 @@
-"""The peers' environment: their packages stay out of the project's own, and are installed once."""
+"""The peers' environments: their packages stay out of the project's own, and are installed once."""
 
 import os
 import subprocess
@@ -15,19 +15,23 @@ from benchmarks.margins import find_margins
 from benchmarks.peers.exchange import Floats, Task, save_task
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("ctgan==0.12.1", "scikit-learn==1.9.1")
+PACKAGES = {"peers": ("ctgan==0.12.1", "scikit-learn==1.9.1"), "mlflow": ("mlflow-skinny==3.17.2",)}
+SHARED = {
+    "peers": ("torch",),
+    "mlflow": ("torch", "pyspark", "pandas", "numpy", "pyarrow"),
+}  # in the project's versions
 
 
 class PeerError(Exception):
     """A peer's environment cannot be made, or the peer failed; the message holds its last line."""
 
 
-def prepare_environment(cache: Path) -> Path:
+def prepare_environment(cache: Path, name: str = "peers") -> Path:
     """The environment's Python; a folder without its stamp was broken off, and is made anew."""
-    folder = cache.resolve() / "peers"
+    folder = cache.resolve() / name
     python, stamp = folder / "bin" / "python", folder / "complete"
     # The project's own torch: the same build for both, and none for accelerators that are not there.
-    packages = [f"torch=={version('torch').split('+')[0]}", *PACKAGES]
+    packages = [*(f"{package}=={version(package).split('+')[0]}" for package in SHARED[name]), *PACKAGES[name]]
     if stamp.exists() and stamp.read_text().split() == packages:
         return python
     print(f"Setting up {folder} (once, some minutes)", file=sys.stderr)

@@ -93,7 +93,7 @@ def _tell(found: dict[str, Any]) -> Iterator[str]:
     names = [name for name in scoring if name.startswith("over_") and not name.endswith("_same_numbers")]
     yield from _table(
         ("way", "recommended form", "same numbers"),
-        [(f"`{name[5:]}`", scoring[name], scoring[f"{name}_same_numbers"]) for name in names],
+        [(f"`{name[5:]}`", scoring[name], scoring.get(f"{name}_same_numbers", "")) for name in names],
     )
     yield "\n## Training feed\n"
     yield (

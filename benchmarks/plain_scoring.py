@@ -4,51 +4,51 @@ What the documented ways of scoring in Spark wrap (a user's model, batch by batc
 for the probability of reaching a cut: skipped answers are drawn rather than reckoned with, which is less work.
 """
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.network import fixed_noise
+from model.norms import Table
 from model.registry import Model
 from model.scoring import DRAWS, NINETY_PERCENT
-from model.spec import MISSING
 
 
-class PlainScorer:
+class PlainScorer(nn.Module):
+    """Codes (B, J) to columns of numbers (B, C), which `names` tells."""
+
     def __init__(self, model: Model) -> None:
-        self.model = model
-        self.network = model.network
-        spec = model.spec
-        self.members = {scale.key: [spec.columns.index(key) for key in scale.items] for scale in spec.scales}
+        super().__init__()
+        self.network, self.spec, self.norms = model.network, model.spec, model.norms
+        self.members = {scale.key: [self.spec.columns.index(key) for key in scale.items] for scale in self.spec.scales}
+        self.names = list(self.profile(torch.zeros(2, len(self.spec.columns), dtype=torch.int8)))
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return torch.stack(list(self.profile(codes).values()), dim=1)
 
     @torch.no_grad()
-    def score(self, codes: npt.NDArray[np.int8]) -> dict[str, npt.NDArray[np.float32]]:
-        """Float columns of people with these codes (rows, items)."""
-        network, spec, norms = self.network, self.model.spec, self.model.norms
-        categories = network.categories(torch.from_numpy(codes))
-        answered = (codes != MISSING).sum(axis=1)
+    def profile(self, codes: Tensor) -> dict[str, Tensor]:
+        network, spec = self.network, self.spec
+        categories = network.categories(codes)
+        known, scores = categories >= 0, network.items.scores(categories)
+        answered = known.sum(dim=1)
         posterior = network.posterior(categories)
         drawn = network.draw(posterior, categories, fixed_noise(DRAWS, network.latents))
         masses = drawn.masses()
         probabilities = network.items.probabilities(*network.place(drawn.latents))
-        columns: dict[str, Tensor | npt.NDArray[np.float32]] = {
-            "log_likelihood": torch.where(torch.from_numpy(answered > 0), drawn.bound(), 0.0)
-        }
-        mean, sd = posterior.mean.numpy(), posterior.sd().numpy()
+        columns = {"log_likelihood": torch.where(answered > 0, drawn.bound(), 0.0)}
+        sd = posterior.sd()
         for place, trait in enumerate(spec.traits):
-            half = np.float32(NINETY_PERCENT) * sd[:, place]
-            ranks = norms.rank(trait.key, mean[:, place], mean[:, place] - half, mean[:, place] + half)
-            parts = ("percentile", "percentile_low", "percentile_high")
-            columns |= {f"{trait.key}_{part}": rank for part, rank in zip(parts, ranks, strict=True)}
-            columns |= {f"{trait.key}_mean": mean[:, place], f"{trait.key}_sd": sd[:, place]}
-        known, scores = categories >= 0, network.items.scores(categories)
+            mean, half = posterior.mean[:, place], NINETY_PERCENT * sd[:, place]
+            middle = rank(self.norms.profiles[trait.key], mean)
+            low, high = (rank(self.norms.traits[trait.key], end) for end in (mean - half, mean + half))
+            columns |= {f"{trait.key}_mean": mean, f"{trait.key}_sd": sd[:, place], f"{trait.key}_percentile": middle}
+            columns[f"{trait.key}_percentile_low"] = torch.minimum(low, middle)
+            columns[f"{trait.key}_percentile_high"] = torch.maximum(high, middle)
         foreseen = (probabilities * network.items.category_scores).sum(dim=-1)
         expected = torch.where(known, scores, (foreseen * masses[..., None]).sum(dim=0))
         reached = probabilities.cumsum(dim=-1)[..., :-1]
-        draws = (torch.rand((*reached.shape[:-1], 1)) > reached).sum(dim=-1)
-        rows = torch.arange(len(spec.items))
-        guessed = torch.where(known, scores, network.items.category_scores[rows, draws])
+        guessed = (torch.rand((*reached.shape[:-1], 1)) > reached).sum(dim=-1)
+        guessed = torch.where(known, scores, network.items.category_scores[torch.arange(len(spec.items)), guessed])
         for scale in spec.scales:
             members = self.members[scale.key]
             columns[f"{scale.key}_expected"] = expected[:, members].sum(dim=1) * scale.multiply
@@ -56,6 +56,16 @@ class PlainScorer:
                 totals, bound = guessed[..., members].sum(dim=-1) * scale.multiply, float(scale.cut[2:])
                 passes = totals >= bound if scale.cut.startswith(">=") else totals <= bound
                 columns[scale.cut_column] = (passes * masses).sum(dim=0)
-        fit = network.person_fit(categories, posterior).numpy()
-        columns["person_fit_percentile"] = norms.rank_fit(fit, answered.astype(np.int16))
-        return {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
+        fit = network.person_fit(categories, posterior)
+        places = torch.searchsorted(torch.tensor([fewest for fewest, _ in self.norms.fits]), answered, right=True) - 1
+        ranks = torch.stack([rank(table, fit) for _, table in self.norms.fits])
+        columns["person_fit_percentile"] = ranks.gather(0, places.clamp(min=0)[None])[0]
+        return columns
+
+
+def rank(table: Table, values: Tensor) -> Tensor:
+    """Percentiles of values, between a table's entries on a straight line."""
+    points, percentiles = torch.tensor(table.values), torch.tensor(table.percentiles)
+    above = torch.searchsorted(points, values.contiguous()).clamp(1, len(points) - 1)
+    share = ((values - points[above - 1]) / (points[above] - points[above - 1])).clamp(0, 1)
+    return torch.lerp(percentiles[above - 1], percentiles[above], share)

@@ -10,26 +10,34 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+
+from benchmarks.environment import PeerError, prepare_environment
 from benchmarks.night import make_lake
+from benchmarks.plain_scoring import PlainScorer
 from benchmarks.population import ROWS_PER_FILE, Population, make_population
 from benchmarks.processes import list_session, read_cpu
-from benchmarks.spark_ways import map_in_arrow, pandas_udf, predict_batch_udf
+from benchmarks.spark_ways import BATCH, map_in_arrow, pandas_udf, predict_batch_udf, split_columns
 from jobs.lake import Lake
 from jobs.machine import measure_machine
 from jobs.score import ROWS_PER_TASK
 from jobs.spark import spark_session
 from jobs.work_items import WorkItem, deal_work, load_scorer, run_items, score_item
+from model.registry import load_model
+from model.spec import MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS, LIMIT = "Spark deals out work items", "no Spark, a process a core"
@@ -38,6 +46,7 @@ PEERS = {
     "pandas_udf": "pandas_udf, DataFrame.write",
     "predict_batch_udf": "predict_batch_udf, DataFrame.write",
 }
+MLFLOW = "MLflow's spark_udf, DataFrame.write"
 NUMBERS, PLAIN = "float32", "float32, plain PyTorch"
 
 
@@ -82,6 +91,7 @@ def measure_scoring(lake: Path, folder: Path, people: int, rounds: int) -> dict[
     with (
         multiprocessing.get_context("spawn").Pool(cores, load_scorer, (str(population.model),)) as pool,
         spark_session(Lake(lake), "benchmark") as spark,
+        start_mlflow(population, folder) as score_with_mlflow,
     ):
 
         def deal(people: Population, target: Path) -> list[WorkItem]:
@@ -99,9 +109,59 @@ def measure_scoring(lake: Path, folder: Path, people: int, rounds: int) -> dict[
         }.items():
             for numbers in (PLAIN, NUMBERS):
                 ways.append(Way(PEERS[name], numbers, partial(way, spark, numbers == PLAIN)))
+        ways.append(Way(MLFLOW, PLAIN, score_with_mlflow))
         taken = take_turns(ways, few, population, scratch, rounds)
     figures = [describe(way, turns, people) for way, turns in zip(ways, taken, strict=True)]
     return {"people": people, "rounds": rounds, "cores": cores, **compare(figures), "ways": figures}
+
+
+@contextmanager
+def start_mlflow(population: Population, folder: Path) -> Iterator[Callable[[Population, Path], None]]:
+    """MLflow in an environment, a process and a Spark of its own, which waits until it is asked to score."""
+    python = prepare_environment(ROOT / ".bench", "mlflow")
+    scorer = PlainScorer(load_model(population.model))
+    people = torch.full((BATCH, len(scorer.spec.columns)), MISSING, dtype=torch.int8)
+    with warnings.catch_warnings(action="ignore"):  # of what a trace holds fast: the size of a batch, and the tables
+        torch.jit.save(torch.jit.trace(scorer, (people,), check_trace=False), folder / "plain.pt")  # type: ignore[no-untyped-call]
+    size = measure_machine()
+    told = {
+        "model": str(folder / "plain.pt"),
+        "batch": BATCH,
+        "keys": list(scorer.spec.columns),
+        "passed": split_columns(population, plain=True)[0],
+        "names": scorer.names,
+        "cores": size.cores,
+        "heap": f"{size.heap // 2**20}m",
+    }
+    environment = {**os.environ, "PYSPARK_PYTHON": str(python), "OMP_NUM_THREADS": "1"}
+    environment.pop("SPARK_HOME", None)
+    with subprocess.Popen(
+        [str(python), "-m", "benchmarks.peers.mlflow_udf", json.dumps(told)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        wait_for(process.stdout, "ready")
+
+        def score(people: Population, target: Path) -> None:
+            assert process.stdin is not None and process.stdout is not None
+            features = [str(file.resolve()) for file in people.features]
+            process.stdin.write(json.dumps({"features": features, "target": str(target.resolve())}) + "\n")
+            process.stdin.flush()
+            wait_for(process.stdout, "written")
+
+        yield score
+        process.stdin.close()
+
+
+def wait_for(said: Iterable[str], word: str) -> None:
+    """Raises PeerError where the process ends before it says the word."""
+    if not any(line.strip() == word for line in said):
+        raise PeerError(f"MLflow's process ended before it was {word}.")
 
 
 @dataclass(frozen=True)
@@ -164,6 +224,7 @@ def compare(figures: Sequence[dict[str, Any]]) -> dict[str, float]:
     found = {"share_of_limit": ours / speed[LIMIT, numbers]}
     for name, key in PEERS.items():
         found |= {f"over_{name}": ours / speed[key, PLAIN], f"over_{name}_same_numbers": ours / speed[key, numbers]}
+    found["over_mlflow_spark_udf"] = ours / speed[MLFLOW, PLAIN]
     return {name: round(ratio, 3) for name, ratio in found.items()}
 
 

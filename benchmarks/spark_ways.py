@@ -46,8 +46,8 @@ def load(model: str, plain: bool) -> tuple[Score, list[str]]:
         return {name: table.column(name).to_numpy() for name in table.column_names}
 
     def score_plainly(codes: npt.NDArray[np.int8]) -> dict[str, npt.NDArray[np.generic]]:
-        blocks = [plain_scorer.score(codes[start : start + BATCH]) for start in range(0, len(codes), BATCH)]
-        return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        found = torch.cat([plain_scorer(block) for block in torch.split(torch.from_numpy(codes), BATCH)]).numpy()
+        return {name: found[:, place] for place, name in enumerate(plain_scorer.names)}
 
     gc.collect()
     gc.freeze()
