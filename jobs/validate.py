@@ -4,6 +4,7 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from jobs.pseudonym import key_file, name_key
 from jobs.sources import read_extract
 from jobs.spark import SHUFFLE_PARTITIONS, spark_session
 from jobs.tables import accepted_columns, design_columns, quarantine_columns
+from jobs.tally import Tally, add_up, tally_file
 
 REMEDY = "The Data Docs of this night count each rule: have the extract corrected"
 
@@ -46,15 +48,15 @@ def run(job: Job) -> StageRecord:
         scratch = job.night.scratch("validate")
         files = _judge(delivered.frame, job, scratch / "judged")
         judged = spark.read.parquet(str(scratch / "judged"))
-        counts = _count_fates(judged)
-        _check_rows(judged, delivered.rows)
+        tally = _count(spark, files, job.book)
+        counts, failed = tally.fates, dict(sorted(tally.failed.items()))
+        _check_rows(tally, delivered.rows)
         _check_types(_count_values(files, job.book), job.book)
-        failed = _count_rules(judged, "failed_rules")
         design = find_design(judged, job.book)
-        shares = _share_answers(judged, job.book, counts)
+        shares = _share_answers(tally, job.book)
         past = _read_past(job)
         docs, verdicts = _run_expectations(job, spark, judged, design, shares, past)
-        _compare_counts(job, failed | _count_rules(judged, "warned_rules"), verdicts)
+        _compare_counts(job, tally.failed | tally.warned, verdicts)
         _check_quarantine(job.book, counts, failed)
         check_design(job.book, design)
         tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
@@ -70,7 +72,7 @@ def run(job: Job) -> StageRecord:
         "data_docs": str(docs.relative_to(job.lake.root)),
     }
     renamed = {
-        "delivered": sum(counts.values()),
+        "delivered": counts.total(),
         "accepted": counts[ACCEPTED],
         "quarantined": counts[QUARANTINED],
         "ineligible": counts[INELIGIBLE],
@@ -114,24 +116,19 @@ def _replay(job: Job) -> StageRecord:
     return record
 
 
-def _count_fates(judged: DataFrame) -> dict[str, int]:
-    counts = dict.fromkeys((ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE), 0)
-    counts |= {row["fate"]: row["count"] for row in judged.groupBy("fate").count().collect()}
-    if not sum(counts.values()):
-        raise ContractBroken("the extract has no rows: have it delivered again")
-    return counts
+def _count(spark: SparkSession, files: Sequence[Path], book: Codebook) -> Tally:
+    columns = {item.column: item.column + RAW for item in book.items}
+    count = partial(tally_file, columns=columns, accepted=ACCEPTED)
+    parts = spark.sparkContext.parallelize([str(file) for file in files], max(1, len(files)))
+    return add_up(parts.map(count).collect())
 
 
-def _check_rows(judged: DataFrame, delivered: int) -> None:
+def _check_rows(tally: Tally, delivered: int) -> None:
     """The rows that the files hold, counted apart from Spark, against those that were judged."""
-    found = judged.where("NOT unmatched").count()
-    if found != delivered:
-        raise StageError(f"the files hold {delivered:,} rows, but {found:,} were read: report this fault")
-
-
-def _count_rules(judged: DataFrame, column: str) -> dict[str, int]:
-    rows = judged.select(F.explode(column).alias("rule")).groupBy("rule").count().collect()
-    return {row["rule"]: row["count"] for row in sorted(rows, key=lambda row: str(row["rule"]))}
+    if not tally.fates.total():
+        raise ContractBroken("the extract has no rows: have it delivered again")
+    if tally.matched != delivered:
+        raise StageError(f"the files hold {delivered:,} rows, but {tally.matched:,} were read: report this fault")
 
 
 def _count_values(files: Sequence[Path], book: Codebook) -> Counter[str]:
@@ -182,23 +179,16 @@ def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping
         raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule. {REMEDY}")
 
 
-def _share_answers(judged: DataFrame, book: Codebook, counts: Mapping[str, int]) -> dict[str, Any]:
+def _share_answers(tally: Tally, book: Codebook) -> dict[str, Any]:
     """Rows and, for each item's column, the share of empty answers and of each code among accepted rows."""
-    sums = []
-    for item in book.items:
-        sums.append(F.count(item.column + RAW).alias(item.column))
-        codes = (*item.levels, *item.missing)
-        sums += [F.count(F.when(F.col(item.column) == code, 1)).alias(f"{item.column}={code}") for code in codes]
-    found = judged.where(F.col("fate") == ACCEPTED).agg(*sums).first()
-    assert found is not None
-    accepted = counts[ACCEPTED]
+    accepted = tally.fates[ACCEPTED]
     nulls, answers = {}, {}
     for item in book.items:
-        given = found[item.column]
+        given, values = tally.given[item.column], tally.values.get(item.column, Counter())
         nulls[item.column] = 1 - given / accepted if accepted else 1.0
         codes = (*item.levels, *item.missing)
-        answers[item.column] = {str(c): found[f"{item.column}={c}"] / given if given else 0.0 for c in codes}
-    return {"rows": sum(counts.values()), "null_shares": nulls, "answer_shares": answers}
+        answers[item.column] = {str(code): values[float(code)] / given if given else 0.0 for code in codes}
+    return {"rows": tally.fates.total(), "null_shares": nulls, "answer_shares": answers}
 
 
 def _read_past(job: Job) -> Past | None:
