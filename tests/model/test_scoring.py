@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from benchmarks.plain_scoring import PlainScorer
 from model.errors import ModelError
 from model.network import ProfileNetwork
 from model.rewriting import Piece
@@ -146,6 +147,23 @@ def test_probability_of_reaching_a_cut(scorer):
         total = torch.where(given_answers >= 0, given_answers, answers).sum(dim=1)
         expected = masses[person] @ (total >= 6).float()
         assert found[person] == pytest.approx(expected.item(), abs=0.1)
+
+
+def test_plain_code_gives_the_same_profiles(scorer):
+    """Nothing that makes scoring fast changes what comes out; of the cuts, plain code only draws what was skipped."""
+    codes, _ = simulate(scorer.model.spec, 3000, seed=8, missing=0.3)
+    codes[0] = -1
+    scored, plain = scorer.score(table_of(codes, scorer)), PlainScorer(scorer.model)
+    torch.manual_seed(1)
+    for name, column in plain.profile(torch.from_numpy(codes)).items():
+        found, expected = scored[name].to_numpy(), column.numpy()
+        known = ~np.isnan(found)
+        if name.endswith("_probability"):
+            assert found.mean() == pytest.approx(expected.mean(), abs=0.005)
+            assert np.sqrt(np.mean((found - expected) ** 2)) < 0.1
+        else:
+            np.testing.assert_allclose(found[known], expected[known], rtol=1e-4, atol=1e-3, err_msg=name)
+        assert known.sum() >= 2999
 
 
 def test_percentiles_lie_in_their_interval(scorer):
