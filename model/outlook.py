@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from model.network import ProfileNetwork
-from model.spec import ScaleSpec
+from model.spec import FeatureSpec
 from model.weighing import Placed
 
 # The last values of a tensor are computed apart from the others, with other last bits: they are nobody's.
 PADDING = 32
-MOST_AT_ONCE = 2**17  # probabilities of sums: they fit into a cache, and few wait for who skipped most
+MOST_AT_ONCE = 2**20  # probabilities of sums: they bound the memory
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,52 @@ def foretell(network: ProfileNetwork, placed: Placed, masses: Tensor, categories
     """
     person, item = torch.nonzero(categories < 0, as_tuple=True)
     scores = network.items.scores(categories)
-    cut = [scale for scale in network.spec.scales if scale.cut]
-    reached = {scale.key: _passes(scale, _total(network, scale, scores)).float() for scale in cut}
+    lowest = torch.tensor([float(min(item.levels)) for item in network.spec.items])
+    floor = torch.where(categories < 0, lowest, scores)
     given = _categorise(network, placed, person, item)
     mass = masses[:, person]
     mean = _average(given, mass)
     scores[person, item] = _sum_planes(mean * network.items.category_scores[item].T)
-    lowest = torch.tensor([float(min(item.levels)) for item in network.spec.items])
-    floor = torch.where(categories < 0, lowest, scores)
+    cuts = _Cuts.of(network.spec)
+    known = floor @ cuts.members.T
+    reached = cuts.pass_by(known, torch.arange(len(cuts.members))).float()
+    # A scale of a person is one of `sums`' owners: the answers to all of them are added up together.
+    scale, mine = torch.nonzero(cuts.members[:, item] > 0, as_tuple=True)
     steps = (network.items.category_scores - lowest[:, None]).long()
-    for scale in cut:
-        members = _members(network, scale)
-        mine = torch.nonzero(torch.isin(item, torch.tensor(members)))[:, 0]
-        width = int(steps[members].max()) + 1
-        for owners, sums in _Skips(mine, person[mine], steps[item].T, width).add_up(given, mean, mass):
-            totals = (floor[owners][:, members].sum(dim=1) + torch.arange(len(sums))[:, None]) * scale.multiply
-            reached[scale.key][owners] = _sum_planes(sums * _passes(scale, totals)).clamp(0, 1)
-    return Outlook(scores, reached)
+    skips = _Skips(mine, scale * len(categories) + person[mine], steps[item].T, int(steps.max()) + 1)
+    for owners, sums in skips.add_up(given, mean, mass):
+        scale, person = owners // len(categories), owners % len(categories)
+        passes = cuts.pass_by(known[person, scale] + torch.arange(len(sums))[:, None], scale)
+        reached[person, scale] = _sum_planes(sums * passes).clamp(0, 1)
+    return Outlook(scores, dict(zip(cuts.keys, reached.unbind(dim=1), strict=True)))
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """The scales with a cut (C): which items are their `members` (C, J), and how their totals pass."""
+
+    keys: list[str]
+    members: Tensor
+    multiply: Tensor
+    bound: Tensor
+    upwards: Tensor
+
+    @staticmethod
+    def of(spec: FeatureSpec) -> "_Cuts":
+        scales = [scale for scale in spec.scales if scale.cut]
+        members = [[float(key in scale.items) for key in spec.columns] for scale in scales]
+        return _Cuts(
+            [scale.key for scale in scales],
+            torch.tensor(members).reshape(len(scales), len(spec.items)),
+            torch.tensor([float(scale.multiply) for scale in scales]),
+            torch.tensor([float((scale.cut or "")[2:]) for scale in scales]),
+            torch.tensor([(scale.cut or "").startswith(">=") for scale in scales], dtype=torch.bool),
+        )
+
+    def pass_by(self, sums: Tensor, scale: Tensor) -> Tensor:
+        """Which sums of scores (..., O), each of a `scale` (O), reach its cut."""
+        totals = sums * self.multiply[scale]
+        return torch.where(self.upwards[scale], totals >= self.bound[scale], totals <= self.bound[scale])
 
 
 def _categorise(network: ProfileNetwork, placed: Placed, person: Tensor, item: Tensor) -> Tensor:
@@ -67,42 +96,43 @@ def _categorise(network: ProfileNetwork, placed: Placed, person: Tensor, item: T
 
 @dataclass(frozen=True)
 class _Skips:
-    """Which of all skipped answers are `mine`, one scale's, in the order of their `person`; what each category of all
-    answers adds to the item's lowest score, `steps` (K, P), here one of `width` (W) values."""
+    """Which of all skipped answers are to be added up, `mine`, in the order of their `owner`; what each category of all
+    answers adds to its item's lowest score, `steps` (K, P), one of `width` (W) values."""
 
     mine: Tensor
-    person: Tensor
+    owner: Tensor
     steps: Tensor
     width: int
 
     def add_up(self, given: Tensor, mean: Tensor, mass: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """People (O), and the distribution (V, O) of the sum of what their answers add, some at a time.
+        """Owners (O), and the distribution (V, O) of the sum of what their answers add, some at a time.
 
         Of all answers' categories' probabilities by draw, `given` (K, S, P), their mean (K, P), and the masses (S, P).
         """
-        if not len(self.person):
+        if not len(self.owner):
             return
-        people, counts = torch.unique(self.person, return_counts=True)
+        owners, counts = torch.unique(self.owner, return_counts=True)
         firsts = counts.cumsum(0) - counts
         once = firsts[counts == 1]
-        yield people[counts == 1], self._by_step(mean, once)
+        yield owners[counts == 1], self._by_step(mean, once)
         # Who skipped most comes first: with every answer that is added fewer are left.
-        order = torch.argsort(counts, descending=True, stable=True)[: len(people) - len(once)]
+        order = torch.argsort(counts, descending=True, stable=True)[: len(owners) - len(once)]
         at_once = max(1, MOST_AT_ONCE // ((int(counts.max()) * (self.width - 1) + 1) * len(mass)))
         for chosen in torch.split(order, at_once) if len(order) else ():
             skipped, first = counts[chosen], firsts[chosen]
-            sums = torch.zeros(int(skipped[0]) * (self.width - 1) + 1, len(mass), len(chosen))
-            sums[: self.width], values = self._by_step(given, first), self.width
-            for answer in range(1, int(skipped[0])):
-                left = int((skipped > answer).sum())
-                added = self._by_step(given, first[:left] + answer)
+            left = [int((skipped > answer).sum()) for answer in range(int(skipped[0]))]
+            answers = torch.cat([first[:people] + answer for answer, people in enumerate(left)])
+            added = torch.split(self._by_step(given, answers), left, dim=-1)
+            sums = torch.zeros(len(left) * (self.width - 1) + 1, len(mass), len(chosen))
+            sums[: self.width], values = added[0], self.width
+            for one, people in zip(added[1:], left[1:], strict=True):
                 # Products, then sums: at a tensor's end a fused step would have other last bits.
-                moved = torch.zeros(values + self.width - 1, len(mass), left)
+                moved = torch.zeros(values + self.width - 1, len(mass), people)
                 for step in range(self.width):
-                    moved[step : step + values] += sums[:values, :, :left] * added[step]
+                    moved[step : step + values] += sums[:values, :, :people] * one[step]
                 values += self.width - 1
-                sums[:values, :, :left] = moved
-            yield people[chosen], _average(sums, mass[:, self.mine[first]])
+                sums[:values, :, :people] = moved
+            yield owners[chosen], _average(sums, mass[:, self.mine[first]])
 
     def _by_step(self, chances: Tensor, answers: Tensor) -> Tensor:
         """Probabilities (W, ..., A) of what A of `mine` add, from those of all answers' categories (K, ..., P)."""
@@ -122,17 +152,3 @@ def _sum_planes(values: Tensor) -> Tensor:
     for value in values:
         total += value
     return total
-
-
-def _total(network: ProfileNetwork, scale: ScaleSpec, scores: Tensor) -> Tensor:
-    return scores[:, _members(network, scale)].sum(dim=1) * scale.multiply
-
-
-def _members(network: ProfileNetwork, scale: ScaleSpec) -> list[int]:
-    return [network.spec.columns.index(key) for key in scale.items]
-
-
-def _passes(scale: ScaleSpec, total: Tensor) -> Tensor:
-    assert scale.cut is not None
-    bound = float(scale.cut[2:])
-    return total >= bound if scale.cut.startswith(">=") else total <= bound
