@@ -1,7 +1,7 @@
 """The documented ways of scoring in Spark: a function of the user's, and DataFrame.write.
 
-`plain` has the function reckon as one would at first (benchmarks/plain_scoring.py), the recommended form of such code;
-without it the function is the project's own scorer, so that what is left is the way itself. The model is loaded once
+Without an `arithmetic` the function reckons as one would at first (benchmarks/plain_scoring.py), the recommended form
+of such code; with one it is the project's own scorer, so that what is left is the way itself. The model is loaded once
 a worker, and kept out of the garbage collection after each task, as in the project's own way.
 """
 
@@ -20,6 +20,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from benchmarks.population import Population
+from model.arithmetic import EXACT, Arithmetic
+from model.heap import keep_freed_memory
 
 BATCH = 512  # people: of 256 to 4,096, what plain code is quickest with
 
@@ -27,7 +29,7 @@ Score = Callable[[npt.NDArray[np.int8]], dict[str, npt.NDArray[np.generic]]]
 
 
 @lru_cache(maxsize=2)
-def load(model: str, plain: bool) -> tuple[Score, list[str]]:
+def load(model: str, arithmetic: Arithmetic | None) -> tuple[Score, list[str]]:
     """What gives columns of codes (rows, items), and the items' columns; once a worker."""
     import gc
 
@@ -37,7 +39,9 @@ def load(model: str, plain: bool) -> tuple[Score, list[str]]:
     from model.scoring import Scorer
 
     torch.set_num_threads(1)
-    scorer = Scorer.load(Path(model))
+    if arithmetic:
+        keep_freed_memory()
+    scorer = Scorer.load(Path(model), arithmetic or EXACT)
     keys = scorer.model.spec.columns
     plain_scorer = PlainScorer(scorer.model)
 
@@ -51,17 +55,17 @@ def load(model: str, plain: bool) -> tuple[Score, list[str]]:
 
     gc.collect()
     gc.freeze()
-    return (score_plainly if plain else score_with_project), list(keys)
+    return (score_with_project if arithmetic else score_plainly), list(keys)
 
 
-def map_in_arrow(spark: SparkSession, plain: bool, population: Population, target: Path) -> None:
-    passed, made = split_columns(population, plain)
+def map_in_arrow(spark: SparkSession, arithmetic: Arithmetic | None, population: Population, target: Path) -> None:
+    passed, made = split_columns(population, arithmetic)
     model = str(population.model)
     fields = [population.schema.field(name) for name in [*passed, *made]]
     schema = pa.schema([pa.field(field.name, field.type) for field in fields])
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        function, keys = load(model, plain)
+        function, keys = load(model, arithmetic)
         for batch in batches:
             codes = np.column_stack([batch.column(key).to_numpy() for key in keys])
             columns = function(codes)
@@ -73,40 +77,40 @@ def map_in_arrow(spark: SparkSession, plain: bool, population: Population, targe
     _read(spark, population).mapInArrow(score, from_arrow_schema(schema)).write.parquet(str(target))
 
 
-def pandas_udf(spark: SparkSession, plain: bool, population: Population, target: Path) -> None:
-    passed, made = split_columns(population, plain)
+def pandas_udf(spark: SparkSession, arithmetic: Arithmetic | None, population: Population, target: Path) -> None:
+    passed, made = split_columns(population, arithmetic)
     model = str(population.model)
 
     @F.pandas_udf(_struct(population, made))  # type: ignore[attr-defined, untyped-decorator]
     def score(parts: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        function, keys = load(model, plain)
+        function, keys = load(model, arithmetic)
         for part in parts:
             columns = function(part[keys].to_numpy(dtype=np.int8))
             yield pd.DataFrame({name: columns[name] for name in made})
 
-    keys = load(model, plain)[1]
+    keys = load(model, arithmetic)[1]
     _write(_read(spark, population).select(*passed, score(F.struct(*keys)).alias("profile")), passed, target)
 
 
-def predict_batch_udf(spark: SparkSession, plain: bool, population: Population, target: Path) -> None:
-    passed, made = split_columns(population, plain)
+def predict_batch_udf(spark: SparkSession, arithmetic: Arithmetic | None, population: Population, target: Path) -> None:
+    passed, made = split_columns(population, arithmetic)
     model = str(population.model)
 
     def make() -> Any:
-        function, _ = load(model, plain)
+        function, _ = load(model, arithmetic)
         return lambda codes: {name: column for name, column in function(codes.astype(np.int8)).items() if name in made}
 
-    keys = load(model, plain)[1]
-    batch = BATCH if plain else 4096
+    keys = load(model, arithmetic)[1]
+    batch = 4096 if arithmetic else BATCH
     predict = predict_udf(
         make, return_type=_struct(population, made), batch_size=batch, input_tensor_shapes=[[len(keys)]]
     )
     _write(_read(spark, population).select(*passed, predict(F.array(*keys)).alias("profile")), passed, target)
 
 
-def split_columns(population: Population, plain: bool) -> tuple[list[str], list[str]]:
+def split_columns(population: Population, arithmetic: Arithmetic | None) -> tuple[list[str], list[str]]:
     """Columns passed through from the features, and columns of numbers that the function makes."""
-    function, keys = load(str(population.model), plain)
+    function, keys = load(str(population.model), arithmetic)
     made = {name for name, column in function(np.zeros((2, len(keys)), np.int8)).items() if column.dtype == np.float32}
     names = [name for name in population.schema.names if name not in ("model_version", "items_answered")]
     return [name for name in names if name not in made], [name for name in names if name in made]

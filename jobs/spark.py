@@ -34,6 +34,8 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.python.worker.reuse": "true",
+        # Arrays in large pages, where the kernel has them for those who ask: see also model/heap.py.
+        "spark.executorEnv.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
     }

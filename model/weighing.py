@@ -18,15 +18,30 @@ LEAST = 1e-30  # of such a product: float32 has no exact numbers below 1e-38
 
 @dataclass(frozen=True)
 class Placed:
-    """Where draws put the items: location (J, S, B), and spread (J, S, B) or None for 1, as in `GradedItems`."""
+    """Where draws put the items: a location, and a spread or None for 1, as in `GradedItems`.
 
-    location: Tensor
+    An item's slope (J) times its trait's draws, `thetas` (T, S, B), is reckoned when it is asked for: all items'
+    together outgrow the cache. `shift` and `spread` (J, S, B) come from the residuals.
+    """
+
+    thetas: Tensor
+    slope: Tensor
+    trait: Tensor
+    shift: Tensor | None
     spread: Tensor | None
+
+    def locate(self, item: int) -> Tensor:
+        """Location (S, B) of an item."""
+        location = self.thetas[self.trait[item]] * self.slope[item]
+        return location if self.shift is None else location.add_(self.shift[item])
 
     def of(self, person: Tensor, item: Tensor) -> tuple[Tensor, Tensor | None]:
         """Location and spread (S, P) of P answers, each of a person to an item."""
-        spread = None if self.spread is None else self.spread[item, :, person].T.contiguous()
-        return self.location[item, :, person].T.contiguous(), spread
+        location = self.thetas[self.trait[item], :, person] * self.slope[item, None]
+        if self.shift is None or self.spread is None:
+            return location.T.contiguous(), None
+        location += self.shift[item, :, person]
+        return location.T.contiguous(), self.spread[item, :, person].T.contiguous()
 
 
 @torch.no_grad()
@@ -48,13 +63,12 @@ def weigh(network: ProfileNetwork, posterior: Posterior, categories: Tensor, noi
 def place_items(network: ProfileNetwork, latents: Tensor) -> Placed:
     """The items at latents (S, B, D)."""
     slopes = network.items.discriminations()
-    location = torch.empty(slopes.shape[1], *latents.shape[:2])
-    for item, (slope, trait) in enumerate(zip(*slopes.max(dim=0), strict=True)):
-        torch.mul(latents[:, :, trait], slope, out=location[item])
+    slope, trait = slopes.max(dim=0)
+    thetas = latents[:, :, : network.traits].permute(2, 0, 1).contiguous()
     if network.shift is None:
-        return Placed(location, None)
+        return Placed(thetas, slope, trait, None, None)
     shift, spread = network.shift(latents[..., network.traits :], slopes)
-    return Placed(location.add_(shift.permute(2, 0, 1)), spread.permute(2, 0, 1).contiguous())
+    return Placed(thetas, slope, trait, shift.permute(2, 0, 1).contiguous(), spread.permute(2, 0, 1).contiguous())
 
 
 def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tensor:
@@ -68,11 +82,12 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
     # Not to answer has the probability 1.
     lower, upper = lower.masked_fill_(~known, -OPEN_EDGE), upper.masked_fill_(~known, OPEN_EDGE)
     log_gap = log_gap.masked_fill_(~known, 0.0)
-    total = torch.zeros(placed.location.shape[1:])
-    for group in torch.split(torch.arange(len(lower)), TOGETHER):
+    total = torch.zeros(placed.thetas.shape[1:])
+    for group in (slice(start, start + TOGETHER) for start in range(0, len(lower), TOGETHER)):
         product = torch.ones_like(total)
-        for item in group:
-            above, below = placed.location[item] - lower[item], upper[item] - placed.location[item]
+        for item in range(len(lower))[group]:
+            location = placed.locate(item)
+            above, below = location - lower[item], upper[item] - location
             if placed.spread is not None:
                 above, below = above.mul_(placed.spread[item]), below.mul_(placed.spread[item])
                 product.mul_(torch.exp(-(above + below)).neg_().add_(1.0))
@@ -82,7 +97,8 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
         if float(product.min()) < LEAST:
             spread = None if placed.spread is None else placed.spread[group]
             edges = (part[group][:, None] for part in (lower, upper, log_gap))
-            exact = log_between(placed.location[group], spread, *edges).sum(dim=0)
+            location = torch.stack([placed.locate(item) for item in range(len(lower))[group]])
+            exact = log_between(location, spread, *edges).sum(dim=0)
             if placed.spread is None:
                 exact -= log_gap[group].sum(dim=0)
             total += torch.where(product < LEAST, exact, product.log())

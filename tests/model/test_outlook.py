@@ -115,8 +115,8 @@ def test_a_person_gets_the_same_bits_in_any_company(network, monkeypatch):
     together = foretell(network, placed, masses, categories)
     monkeypatch.setattr(outlook, "MOST_AT_ONCE", 1000)
     for chosen in (torch.tensor([3]), torch.arange(500, 560), torch.randperm(len(categories))):
-        spread = None if placed.spread is None else placed.spread[:, :, chosen]
-        part = Placed(placed.location[:, :, chosen], spread)
+        shift, spread = (part if part is None else part[:, :, chosen] for part in (placed.shift, placed.spread))
+        part = Placed(placed.thetas[:, :, chosen], placed.slope, placed.trait, shift, spread)
         alone = foretell(network, part, masses[:, chosen], categories[chosen])
         assert torch.equal(alone.scores, together.scores[chosen])
         assert all(torch.equal(alone.cuts[key], together.cuts[key][chosen]) for key in CUTS)

@@ -47,5 +47,5 @@ def test_who_is_unlikely_everywhere_has_finite_weights(network, categories):
 def test_an_item_of_no_trait_lies_at_zero_without_residuals(network):
     placed = place_items(network, torch.ones(2, 4, network.latents))
     if placed.spread is None:
-        assert (placed.location[5] == 0).all()
-    assert (placed.location[:5] != 0).all()
+        assert (placed.locate(5) == 0).all()
+    assert all((placed.locate(item) != 0).all() for item in range(5))
