@@ -21,13 +21,16 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks.night import make_lake
 from benchmarks.population import ROWS_PER_FILE, make_population
+from model.arithmetic import choose_arithmetic
 from model.feed import SHUFFLE_ROWS, Batch, training_batches
 from model.fitting import Task, TrainingSettings, make_optimizer, take_step
+from model.heap import keep_freed_memory
 from model.inputs import survey_inputs
 from model.registry import load_model
 from model.threads import fix_threads
 
 BATCH = 4096
+ITEMS = "items"
 MEMORY, PETASTORM, DATALOADER = "memory", "Petastorm", "torch's DataLoader over pyarrow"
 
 
@@ -55,6 +58,7 @@ def measure_feeding(lake: Path, folder: Path, people: int, rounds: int) -> dict[
     model = load_model(population.model)
     settings = TrainingSettings(batch_size=BATCH, residuals=model.network.residuals)
     inputs = survey_inputs(population.features, model.spec, settings.weight_column)
+    arithmetic = choose_arithmetic()
     task = Task(population.features, model.spec, settings, inputs, [])
     columns = [*model.spec.columns, "fold", "weight"]
     feeds: dict[str, Callable[[int], Iterator[Batch]]] = {
@@ -64,10 +68,12 @@ def measure_feeding(lake: Path, folder: Path, people: int, rounds: int) -> dict[
     }
     training: dict[str, list[float]] = {name: [] for name in feeds}
     alone: dict[str, list[float]] = {name: [] for name in feeds}
+    keep_freed_memory()  # as a training does
     with fix_threads(settings.threads):
         for number in range(rounds + 1):
             for name, feed in feeds.items():
                 network = model.network.copy().requires_grad_(True)
+                network.numbers = torch.bfloat16 if arithmetic.numbers == "bfloat16" else None
                 optimizer, generator = make_optimizer(network, settings), torch.Generator().manual_seed(number)
                 batches, start, rows = iter(feed(number)), 0.0, 0
                 for batch in batches:
@@ -86,7 +92,7 @@ def measure_feeding(lake: Path, folder: Path, people: int, rounds: int) -> dict[
         "rounds": rounds,
         "batch_size": BATCH,
         "threads": settings.threads,
-        "numbers": "float32",
+        "numbers": str(arithmetic),
         "share_of_memory": round(speed[PETASTORM] / speed[MEMORY], 3),
         "over_dataloader": round(speed[PETASTORM] / speed[DATALOADER], 3),
         "rows_a_second": {name: round(found) for name, found in speed.items()},
@@ -125,13 +131,19 @@ class ShuffledRows(IterableDataset[Batch]):
             file, group = groups[place]
             for rows in file.iter_batches(SHUFFLE_ROWS, row_groups=[group], columns=self.columns):
                 held = {name: torch.from_numpy(rows.column(name).to_numpy().copy()) for name in self.columns}
+                # A matrix of all items: each tensor goes from process to process by itself.
+                others = [name for name, column in held.items() if column.dtype != torch.int8]
+                blocks = {name: held[name] for name in others}
+                blocks[ITEMS] = torch.stack([held[name] for name in self.columns if name not in others], dim=1)
                 for chosen in torch.split(torch.from_numpy(random.permutation(rows.num_rows)), BATCH):
-                    yield {name: column[chosen] for name, column in held.items()}
+                    yield {name: block[chosen] for name, block in blocks.items()}
 
 
 def feed_by_dataloader(paths: Sequence[Path], columns: Sequence[str], epoch: int) -> Iterator[Batch]:
     """One worker process, which reads on while the step computes."""
-    yield from DataLoader(ShuffledRows(paths, columns, epoch), batch_size=None, num_workers=1, prefetch_factor=4)
+    for batch in DataLoader(ShuffledRows(paths, columns, epoch), batch_size=None, num_workers=1, prefetch_factor=4):
+        items = iter(batch.pop(ITEMS).T.contiguous())
+        yield {name: batch[name] if name in batch else next(items) for name in columns}
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import SimpleNamespace
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,21 @@ import torch
 
 from model.errors import ModelError
 from model.parquet_reader import WORKERS, check_files, start_reader
-from model.petastorm_adapter import load, real_seed, restart_reader
+from model.petastorm_adapter import make_shuffling_queue, real_seed, restart_reader, to_tensors
 
 Batch = dict[str, torch.Tensor]
 
 # Rows that wait in the shuffling queue, besides the row group that came last: a batch mixes several row groups.
 SHUFFLE_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class _BlockReader:
-    """A reader as the loader sees it, with the columns of one type side by side in one matrix.
-
-    The loader's queue gathers each array for itself: over sixty narrow columns that costs ten times the reading.
-    """
-
-    reader: Any
-    blocks: dict[str, list[str]]
-    batched_output = True
-
-    def __iter__(self) -> Iterator[Any]:
-        for row in self.reader:
-            arrays = {
-                key: np.stack([getattr(row, name) for name in names], axis=1) for key, names in self.blocks.items()
-            }
-            yield SimpleNamespace(_asdict=lambda arrays=arrays: arrays)
+BATCHES_AHEAD = 8  # made while a step computes
+WAIT_SECONDS = 0.1
 
 
 def _group_columns(fields: dict[str, Any], columns: Sequence[str]) -> dict[str, list[str]]:
-    """Group scalar columns by type; a list column stays by itself."""
+    """Group scalar columns by type; a list column stays by itself.
+
+    The queue gathers each tensor for itself: over sixty narrow columns that costs ten times the reading.
+    """
     blocks: dict[str, list[str]] = {}
     for name in columns:
         key = f"list {name}" if fields[name].shape else np.dtype(fields[name].numpy_dtype).name
@@ -48,10 +34,51 @@ def _group_columns(fields: dict[str, Any], columns: Sequence[str]) -> dict[str, 
     return blocks
 
 
+class _Ahead:
+    """What an iterator gives, taken from it in a thread of its own, some of it before it is asked for."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self._made: Queue[Batch | Exception | None] = Queue(BATCHES_AHEAD)
+        self._stopped = Event()
+        self._thread = Thread(target=self._work, name="feed", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Batch]:
+        while (made := self._made.get()) is not None:
+            if isinstance(made, Exception):
+                raise made
+            yield made
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            for batch in self._batches:
+                if not self._hand_over(batch):
+                    return
+            self._hand_over(None)
+        except Exception as error:
+            self._hand_over(error)
+
+    def _hand_over(self, made: Batch | Exception | None) -> bool:
+        """Waits while there is no room; false where nobody takes any more."""
+        while not self._stopped.is_set():
+            try:
+                self._made.put(made, timeout=WAIT_SECONDS)
+            except Full:
+                continue
+            return True
+        return False
+
+
 class TrainingFeed:
     """Batches for a training; each `for batch in feed` is one epoch: every row once, in a new order.
 
     `rows` are the rows of an epoch. A batch maps each column to a tensor of `batch_size` rows (the last one fewer).
+    Batches are read, shuffled and cut in a thread of their own, ahead of the steps that take them.
     """
 
     def __init__(self, reader: Any, columns: Sequence[str], batch_size: int, seed: int, epoch: int, rows: int) -> None:
@@ -61,36 +88,42 @@ class TrainingFeed:
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = epoch
-        self._started = False
+        self._ahead: _Ahead | None = None
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._started:
+        if self._ahead is not None:
             self._restart()
-        self._started = True
+        self._ahead = _Ahead(self._make_batches())
+        yield from self._ahead
+
+    def stop(self) -> None:
+        """Make no more batches of this epoch."""
+        if self._ahead is not None:
+            self._ahead.stop()
+
+    def _make_batches(self) -> Iterator[Batch]:
         blocks = _group_columns(self._reader.schema.fields, self._columns)
-        loader = load("petastorm.pytorch").BatchedDataLoader(
-            _BlockReader(self._reader, blocks), batch_size=self._batch_size, shuffling_queue_capacity=SHUFFLE_ROWS
-        )
-        random_state = torch.Generator().manual_seed(_derive_seed(self._seed, self._epoch)).get_state()
-        batches = iter(loader)
-        while True:
-            # The queue draws from torch's global generator: lend it one of its own, so that feed and model
-            # never disturb each other's numbers.
-            with torch.random.fork_rng(devices=[]):
-                torch.set_rng_state(random_state)
-                batch = next(batches, None)
-                random_state = torch.get_rng_state()
-            if batch is None:
-                return
+        generator = torch.Generator().manual_seed(_derive_seed(self._seed, self._epoch))
+        queue = make_shuffling_queue(SHUFFLE_ROWS, self._batch_size, generator)
+        for group in self._reader:
+            columns = to_tensors(group)
+            queue.add_many([torch.stack([columns[name] for name in names], dim=1) for names in blocks.values()])
+            yield from self._take(queue, blocks)
+        queue.finish()
+        yield from self._take(queue, blocks)
+
+    def _take(self, queue: Any, blocks: dict[str, list[str]]) -> Iterator[Batch]:
+        while queue.can_retrieve():
             # Columns out of a block lie one after the other, so each is contiguous.
             tensors = {
                 name: column
-                for key, names in blocks.items()
-                for name, column in zip(names, batch[key].transpose(0, 1).contiguous().unbind(), strict=True)
+                for names, block in zip(blocks.values(), queue.retrieve(), strict=True)
+                for name, column in zip(names, block.transpose(0, 1).contiguous().unbind(), strict=True)
             }
             yield {name: tensors[name] for name in self._columns}
 
     def _restart(self) -> None:
+        self.stop()
         if not self._reader.last_row_consumed:
             for _ in self._reader:  # an epoch that was left early: Petastorm starts anew only from the end
                 pass
@@ -124,7 +157,11 @@ def training_batches(
         if texts := [name for name in columns if not _is_number(reader.schema.fields[name].numpy_dtype)]:
             raise ModelError(f"Columns {texts} are not numbers: a training is fed with numbers alone.")
         index, count = shard or (0, 1)
-        yield TrainingFeed(reader, columns, batch_size, seed, first_epoch, sum(source.group_rows[index::count]))
+        feed = TrainingFeed(reader, columns, batch_size, seed, first_epoch, sum(source.group_rows[index::count]))
+        try:
+            yield feed
+        finally:
+            feed.stop()
 
 
 def _is_number(numpy_type: Any) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from model.errors import ModelError
@@ -37,6 +38,7 @@ HOLDERS_OF_PQ = (
 )
 FOOTER_THREADS = 8
 WAIT_SECONDS = 0.1
+ANY_ROW_GROUP = 2**30  # rows: the queue grows as it must
 INTEGER_KEY = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -191,6 +193,32 @@ def restart_reader(reader: Any, seed: int) -> None:
     reader.ventilator._ventilation_thread.join()  # it may not have seen yet that its epoch is over
     reader.ventilator._rng = np.random.default_rng(real_seed(seed))
     reader.reset()
+
+
+def make_shuffling_queue(rows: int, batch_size: int, generator: torch.Generator) -> Any:
+    """Petastorm's queue, with random numbers of its own: it would draw from torch's global generator.
+
+    It holds `rows` and what is added last, and gives lists of tensors of `batch_size` rows.
+    """
+    queues = load("petastorm.reader_impl.pytorch_shuffling_buffer")
+
+    class SeededQueue(queues.BatchedRandomShufflingBuffer):  # type: ignore[misc, name-defined]
+        _random_indices: Any
+
+        def retrieve(self) -> Any:
+            if self._random_indices is None:
+                self.next_sample_head = 0
+                self._random_indices = torch.randperm(self._size, generator=generator)
+            return super().retrieve()
+
+    return SeededQueue(rows - 1 + batch_size, rows - 1, extra_capacity=ANY_ROW_GROUP, batch_size=batch_size)
+
+
+def to_tensors(group: Any) -> dict[str, torch.Tensor]:
+    """A row group as Petastorm gives it, in types that torch has."""
+    columns = group._asdict()
+    load("petastorm.pytorch")._sanitize_pytorch_types(columns)
+    return {name: torch.as_tensor(column) for name, column in columns.items()}
 
 
 def _count_nulls(column: pa.ChunkedArray) -> int:
