@@ -73,15 +73,18 @@ def _tell(found: dict[str, Any]) -> Iterator[str]:
     )
     yield "## Scoring\n"
     yield (
-        f"{scoring['people']:,} people, {scoring['rounds']} rounds after a first one. "
-        f"Through Spark {scoring['share_of_limit']:.2f} of what the same machine does without Spark.\n"
+        f"Medians of {scoring['rounds']} rounds, warm. "
+        f"Through Spark {scoring['share_of_limit']:.2f} of what the same machine does without Spark. "
+        f"A night's start-up comes once: Spark's session {scoring['start_up_seconds']['session']:.1f} s, "
+        f"a worker's first task {scoring['start_up_seconds']['first_task']:.1f} s more than later ones.\n"
     )
     yield from _table(
-        ("way", "numbers", "people a second", "CPU s per million", "first run, s more"),
+        ("way", "numbers", "people", "people a second", "CPU s per million", "first run, s more"),
         [
             (
                 w["way"],
                 w["numbers"],
+                f"{w['people']:,}",
                 f"{w['rows_a_second']:,}",
                 w["cpu_seconds_per_million"],
                 w["first_run_seconds_more"],

@@ -37,7 +37,7 @@ def check_machine(lake: Path | None = None) -> list[Finding]:
     place = nearest_folder(lake or Path.cwd())
     findings = [check_python(), check_java(), check_torch()]
     findings += [check_package(name, wanted) for name, wanted in read_lock().items() if name in CHECKED_PACKAGES]
-    findings += [check_spark_submit(), check_spark_size()]
+    findings += [check_spark_submit(), check_spark_size(), check_arithmetic()]
     return [*findings, check_memory(), check_disk(place), check_writing(place)]
 
 
@@ -111,6 +111,18 @@ def check_spark_submit() -> Finding:
 def check_spark_size() -> Finding:
     size = measure_machine()
     return Finding("spark", True, f"a session takes {size.cores} cores and a heap of {size.heap // 2**20:,} MiB")
+
+
+def check_arithmetic() -> Finding:
+    try:
+        from model.arithmetic import choose_arithmetic
+        from model.errors import ModelError
+    except ImportError:
+        return Finding("arithmetic", False, "torch cannot be loaded: run `make clean setup`")
+    try:
+        return Finding("arithmetic", True, f"profiles are reckoned in {choose_arithmetic()}")
+    except ModelError as error:
+        return Finding("arithmetic", False, str(error))
 
 
 def check_memory() -> Finding:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from jobs.lake import Lake, StageRecord
 from jobs.model_card import write_card
 from jobs.model_spec import build_spec
 from jobs.promotions import find_model
+from model.arithmetic import choose_arithmetic
 from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers, share_traits
 from model.errors import ModelError, OutdatedModelError
@@ -186,16 +187,16 @@ def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | Non
 
 def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> Model:
     """Trains under a name made of all that goes in, so that a training done before is found and not done again."""
-    spec = build_spec(job.book)
+    spec, settings = build_spec(job.book), replace(SETTINGS, device=choose_arithmetic().device)
     made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__, champion.model_version if champion else None]
-    content = json.dumps([spec.to_json(), asdict(SETTINGS), hash_answers(features, spec), made_by], sort_keys=True)
+    content = json.dumps([spec.to_json(), asdict(settings), hash_answers(features, spec), made_by], sort_keys=True)
     version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     folder = job.lake.restricted / "models" / version
     checkpoints = folder.with_name(f".{version}.checkpoints")
     _set_aside_damaged(folder)
     if not folder.exists():
         start = champion.result if champion else None
-        save_model(folder, train(features, spec, SETTINGS, checkpoints, champion=start), version)
+        save_model(folder, train(features, spec, settings, checkpoints, champion=start), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
 

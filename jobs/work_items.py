@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pyspark import SparkContext
 
 if TYPE_CHECKING:
+    from model.arithmetic import Arithmetic
     from model.rewriting import Piece
     from model.scoring import Scorer
 
@@ -22,6 +23,11 @@ class WorkItem:
 
     pieces: tuple[tuple[str, tuple[int, ...]], ...]
     target: str
+
+    def read_pieces(self) -> list["Piece"]:
+        from model.rewriting import Piece
+
+        return [Piece(Path(path), groups) for path, groups in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -64,38 +70,39 @@ def run_items(spark: SparkContext, items: Sequence[WorkItem], make: Callable[[Wo
     return spark.parallelize(items, len(items)).map(make).collect()
 
 
-def score_item(item: WorkItem, model: str, schema: bytes) -> Made:
+def score_item(item: WorkItem, model: str, schema: bytes, arithmetic: "Arithmetic") -> Made:
     """Scores one work item in a Spark worker."""
     from model.scoring import score_file
 
-    columns, scorer = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model)
+    columns, scorer = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model, arithmetic)
     return write_item(item, lambda pieces, file: score_file(scorer, pieces, file, columns))
 
 
 def explain_item(item: WorkItem, model: str, schema: bytes) -> Made:
     """Explains one work item in a Spark worker."""
+    from model.arithmetic import EXACT
     from model.explaining import explain_file
 
-    columns, loaded = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model).model
+    columns, loaded = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model, EXACT).model
     return write_item(item, lambda pieces, file: explain_file(loaded, pieces, file, columns))
 
 
 def write_item(item: WorkItem, write: Callable[[list["Piece"], Path], int]) -> Made:
     """Has `write` make the item's file, under a name of this attempt's own."""
-    from model.rewriting import Piece
-
     file = Path(f"{item.target}-{uuid.uuid4().hex}.parquet")
-    return Made(str(file), write([Piece(Path(path), groups) for path, groups in item.pieces], file))
+    return Made(str(file), write(item.read_pieces(), file))
 
 
 @lru_cache(maxsize=1)
-def load_scorer(model: str) -> "Scorer":
+def load_scorer(model: str, arithmetic: "Arithmetic") -> "Scorer":
     """The scorer, once a worker; frozen out of the garbage collection that runs after every task."""
     import gc
 
+    from model.heap import keep_freed_memory
     from model.scoring import Scorer
 
-    scorer = Scorer.load(Path(model))
+    keep_freed_memory()
+    scorer = Scorer.load(Path(model), arithmetic)
     gc.collect()
     gc.freeze()
     return scorer

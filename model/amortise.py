@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, optim
 
+from model.arithmetic import make_generator, on_device
 from model.errors import ModelError
 from model.network import ProfileNetwork
 from model.spec import MISSING
@@ -20,12 +21,19 @@ AVERAGING = 0.995
 THINNED = 0.5  # share of people who answer a random part only, so that every number of answers is learned
 
 
-def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) -> None:
+def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int, device: str = "cpu") -> None:
     """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay.
 
-    Raises ModelError for a loss that is not finite, naming the step.
+    The work is done on the device; the network stays with the processor. Raises ModelError for a loss that is not
+    finite, naming the step.
     """
-    generator = torch.Generator().manual_seed(seed)
+    with on_device(device):
+        _settle(network.to(device), patterns.to(device), seed, steps)
+    network.cpu()
+
+
+def _settle(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) -> None:
+    generator = make_generator(seed)
     encoder: list[Tensor] = list(network.encoder.parameters())
     for parameter in encoder:
         parameter.requires_grad_(True)

@@ -13,6 +13,7 @@ from torch import Tensor, optim
 from tqdm import tqdm
 
 from model.amortise import score_latents, simulate_people
+from model.arithmetic import make_generator, on_device
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from model.errors import ModelError
 from model.feed import Batch, TrainingFeed, training_batches
@@ -47,7 +48,7 @@ class TrainingSettings:
 
     `residuals` is the number of residual latents; None chooses it on held-out people. `settle_steps` bring the encoder
     to the finished model's posterior. One thread: a second one gains an eighth on an idle machine, and loses many times
-    that on a busy one.
+    that on a busy one. `device` is where the steps are reckoned, "cpu" or "cuda".
     """
 
     seed: int = 1
@@ -61,6 +62,7 @@ class TrainingSettings:
     residuals: int | None = None
     settle_steps: int = 1_500
     threads: int = 1
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,21 @@ class Fitted(Generic[Network]):
 def fit(network: Network, task: Task, folder: Path, progress: bool) -> Fitted[Network]:
     """Train a network to the end, or from the checkpoint in `folder` on to the same end.
 
-    Raises ModelError for a loss that is not finite, naming epoch and batch; the last good checkpoint stays.
+    The network comes from the processor, and what is returned lies there. Raises ModelError for a loss that is not
+    finite, naming epoch and batch; the last good checkpoint stays.
     """
-    settings, inputs = task.settings, task.inputs
+    device = task.settings.device
+    cells = hide_cells(task.inputs).to(device)
+    with on_device(device):
+        fitted = _fit(network.to(device), task, cells, folder, progress)
+    fitted.network.cpu()
+    return fitted
+
+
+def _fit(network: Network, task: Task, cells: HiddenCells, folder: Path, progress: bool) -> Fitted[Network]:
+    settings = task.settings
     averaged = network.copy()
     optimizer = make_optimizer(network, settings)
-    cells = hide_cells(inputs)
     history: list[Epoch] = []
     best: dict[str, Tensor] = {}
     fingerprint = f"{type(network).__name__} {task.fingerprint}"
@@ -182,7 +193,7 @@ def _run_epoch(
     epoch: int,
 ) -> float:
     """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
-    generator = torch.Generator().manual_seed(task.settings.seed * 1_000_003 + epoch)
+    generator = make_generator(task.settings.seed * 1_000_003 + epoch)
     total, people = 0.0, 0
     for number, batch in enumerate(feed):
         done = (epoch + number / task.batches) / task.epochs
@@ -253,10 +264,12 @@ def _take_training_people(
 ) -> tuple[Tensor, Tensor]:
     """Categories (rows, items) and weights (rows, mean 1 over all of them) of a batch's people outside fold 0."""
     training = batch["fold"] != HELD_OUT_FOLD
-    categories = network.categories(torch.stack([batch[key] for key in network.spec.columns], dim=1)[training])
+    codes = torch.stack([batch[key] for key in network.spec.columns], dim=1)[training]
+    categories = network.categories(codes.to(settings.device))
     if settings.weight_column is None:
         return categories, torch.ones(len(categories))
-    return categories, (batch[settings.weight_column][training] / inputs.mean_weight).float()
+    weights = (batch[settings.weight_column][training] / inputs.mean_weight).float()
+    return categories, weights.to(settings.device)
 
 
 def make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:

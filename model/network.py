@@ -61,6 +61,10 @@ class ProfileNetwork(nn.Module):
     """Encoder 128-128 on one-hot answers with a missing level; graded response items; a prior that is learned."""
 
     starts: Tensor
+    rows: Tensor
+    columns: Tensor
+    # What the encoder multiplies its widest layer in, if not in what it is written in: see model/arithmetic.py.
+    numbers: torch.dtype | None = None
 
     def __init__(self, spec: FeatureSpec, margins: npt.NDArray[np.float64] | None = None, residuals: int = 0) -> None:
         super().__init__()
@@ -74,7 +78,8 @@ class ProfileNetwork(nn.Module):
         widths = torch.tensor([len(item.levels) + 1 for item in spec.items])
         self.inputs = int(widths.sum())
         self.register_buffer("starts", widths.cumsum(0) - widths + 1, persistent=False)
-        self.rows, self.columns = torch.tril_indices(self.latents, self.latents, offset=-1)
+        for name, places in zip(("rows", "columns"), torch.tril_indices(self.latents, self.latents, -1), strict=True):
+            self.register_buffer(name, places.clone(), persistent=False)
         self.encoder = nn.Sequential(
             nn.Linear(self.inputs, HIDDEN[0]),
             nn.SiLU(),
@@ -102,7 +107,15 @@ class ProfileNetwork(nn.Module):
     def encode(self, categories: Tensor) -> Posterior:
         """Posterior of people from their categories (B, J), -1 where there is no answer."""
         sizes = [self.latents, self.latents, len(self.rows)]
-        mean, raw_sd, below = self.encoder[1:](self._read_answers(categories)).split(sizes, dim=1)
+        _, bend, wide, _, last = self.encoder
+        assert isinstance(wide, nn.Linear)
+        features = bend(self._read_answers(categories))
+        if self.numbers is None:
+            features = wide(features)
+        else:
+            parts = (part.to(self.numbers) for part in (features, wide.weight, wide.bias))
+            features = F.linear(*parts).to(features.dtype)
+        mean, raw_sd, below = last(bend(features)).split(sizes, dim=1)
         factor = torch.diag_embed(F.softplus(raw_sd + UNIT_SOFTPLUS) + MIN_SD)
         factor = factor.index_put((torch.arange(len(factor))[:, None], self.rows, self.columns), below)
         return Posterior(mean, factor)
@@ -162,7 +175,7 @@ class ProfileNetwork(nn.Module):
 
     def infer(self, categories: Tensor, draws: int) -> Draws:
         """Weighed draws of people from fixed noise: a person's are the same whoever stands beside."""
-        return self.draw(self.posterior(categories), categories, fixed_noise(draws, self.latents))
+        return self.draw(self.posterior(categories), categories, fixed_noise(draws, self.latents).to(categories.device))
 
     @torch.no_grad()
     def predict(self, categories: Tensor, draws: int = PREDICTION_DRAWS) -> Tensor:
@@ -183,17 +196,19 @@ class ProfileNetwork(nn.Module):
         Drasgow, Levine & Williams (1985): l_z = (l - E l) / sd(l), l the log likelihood of the items answered, here
         at the mean of all latents. Zero for who answered nothing.
         """
-        probability = self.items.probabilities(*self.place(posterior.mean))
-        # The categories come first: sums over them then move whole planes.
-        probability = probability.movedim(-1, 0).contiguous().clamp(min=SMALLEST_PROBABILITY)
+        location, spread = self.place(posterior.mean)
+        # Categories, then items come first, in memory, too: sums over them then move whole planes of people.
+        logits = self.items.edges().T.contiguous()[..., None] - location.T.contiguous()
+        below = torch.sigmoid(logits if spread is None else logits * spread.T.contiguous())
+        probability = (below[1:] - below[:-1]).clamp(min=SMALLEST_PROBABILITY)
         logs = probability.log()
         weighed = probability * logs
         expected = weighed.sum(dim=0)
         variance = (weighed * logs).sum(dim=0) - expected.square()
-        found = logs.gather(0, categories.clamp(min=0)[None])[0]
-        answered = categories >= 0
-        surprise = ((found - expected) * answered).sum(dim=1)
-        return surprise / (variance * answered).sum(dim=1).clamp(min=SMALLEST_PROBABILITY).sqrt()
+        given = categories.T.contiguous()
+        found = logs.gather(0, given.clamp(min=0)[None])[0]
+        surprise = ((found - expected) * (given >= 0)).sum(dim=0)
+        return surprise / (variance * (given >= 0)).sum(dim=0).clamp(min=SMALLEST_PROBABILITY).sqrt()
 
     def categories(self, codes: Tensor) -> Tensor:
         """Codes (B, J) as the network's categories: flipped items turned round."""
@@ -202,7 +217,11 @@ class ProfileNetwork(nn.Module):
 
 @lru_cache(maxsize=8)
 def fixed_noise(draws: int, latents: int) -> Tensor:
-    """Standard normal points (S, 1, D) of a scrambled Sobol sequence, which fill the space more evenly than chance."""
+    """Standard normal points (S, 1, D) of a scrambled Sobol sequence, which fill the space more evenly than chance.
+
+    They lie with the processor, whatever new tensors lie on.
+    """
     engine = torch.quasirandom.SobolEngine(latents, scramble=True, seed=1)  # type: ignore[no-untyped-call]
-    points: Tensor = torch.special.ndtri(engine.draw(draws).double().clamp(1e-6, 1 - 1e-6))
+    with torch.device("cpu"):
+        points: Tensor = torch.special.ndtri(engine.draw(draws).double().clamp(1e-6, 1 - 1e-6))
     return points.float()[:, None, :]

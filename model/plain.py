@@ -76,7 +76,8 @@ class PlainNetwork(nn.Module):
         """Draws of people from fixed noise, all of one weight: in so many dimensions others would rest on a few."""
         posterior = self.posterior(categories)
         sds = posterior.factor.diagonal(dim1=-2, dim2=-1)
-        return Draws(posterior.mean + sds * fixed_noise(draws, self.latents), torch.zeros(draws, len(categories)))
+        noise = fixed_noise(draws, self.latents).to(sds.device)
+        return Draws(posterior.mean + sds * noise, torch.zeros(draws, len(categories)))
 
     def bound(self, posterior: Posterior, categories: Tensor, noise: Tensor) -> Tensor:
         """The evidence lower bound (B) on the answers of `categories`, by one draw; the KL divergence is exact."""

@@ -26,10 +26,14 @@ class Prior(nn.Module):
     a later one has moved, and its traits go together otherwise, but the unit has not changed.
     """
 
+    rows: Tensor
+    columns: Tensor
+
     def __init__(self, traits: int, residuals: int) -> None:
         super().__init__()
         self.traits, self.residuals = traits, residuals
-        self.rows, self.columns = torch.tril_indices(traits, traits, offset=-1)
+        for name, places in zip(("rows", "columns"), torch.tril_indices(traits, traits, -1), strict=True):
+            self.register_buffer(name, places.clone(), persistent=False)
         self.logits = nn.Parameter(torch.zeros(COMPONENTS))
         self.means = nn.Parameter(FIRST_SPREAD * torch.randn(COMPONENTS, traits))
         self.log_sds = nn.Parameter(torch.full((COMPONENTS, traits), FIRST_LOG_SD))

@@ -44,7 +44,7 @@ def rewrite_people(
         with pq.ParquetWriter(
             temporary, schema, compression="zstd", compression_level=1, use_dictionary=list(dictionary)
         ) as writer:
-            for table in _gather(_read(pieces, spec, others), rows):
+            for table in read_people(pieces, spec, others, rows):
                 made = make(table).select(schema.names).cast(schema)
                 writer.write_table(made, row_group_size=max(1, made.num_rows))
                 written += made.num_rows
@@ -52,6 +52,14 @@ def rewrite_people(
     finally:
         temporary.unlink(missing_ok=True)
     return written
+
+
+def read_people(pieces: Sequence[Piece], spec: FeatureSpec, others: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    """The people of the pieces in order, `rows` at a time: the model's item columns, and `others`.
+
+    Raises ModelError for columns that do not fit, naming the file.
+    """
+    return _gather(_read(pieces, spec, others), rows)
 
 
 def _read(pieces: Sequence[Piece], spec: FeatureSpec, others: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.arithmetic import EXACT, Arithmetic, on_device
 from model.errors import ModelError
 from model.inputs import read_codes
 from model.network import fixed_noise
@@ -22,7 +23,9 @@ from model.spec import MISSING, PERSON
 from model.threads import fix_threads
 from model.weighing import weigh
 
-BLOCK = 4096  # rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch
+# Rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch. A GPU wants more
+# at once than a core's cache holds.
+BLOCK, GPU_BLOCK = 4096, 32_768
 ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
 DRAWS = 16  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
@@ -38,13 +41,18 @@ class Scorer:
 
     model: Model
     scale_weights: Tensor
+    arithmetic: Arithmetic
 
     @staticmethod
-    def load(folder: Path) -> "Scorer":
-        """Raises ModelError as `load_model` does."""
+    def load(folder: Path, arithmetic: Arithmetic = EXACT) -> "Scorer":
+        """Raises ModelError as `load_model` does, and where this machine lacks the device."""
+        arithmetic.check()
         model = load_model(folder)
+        model.network.to(arithmetic.device)
+        model.network.numbers = torch.bfloat16 if arithmetic.numbers == "bfloat16" else None
         rows = [[scale.multiply * (key in scale.items) for scale in model.spec.scales] for key in model.spec.columns]
-        return Scorer(model, torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(model.spec.scales)))
+        weights = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(model.spec.scales))
+        return Scorer(model, weights.to(arithmetic.device), arithmetic)
 
     @property
     def columns(self) -> pa.Schema:
@@ -75,8 +83,9 @@ class Scorer:
         """
         codes = read_codes(batch, self.model.spec)
         answered = (codes != MISSING).sum(axis=1).astype(np.int16)
-        with fix_threads(1):
-            blocks = [self._score_block(codes[start : start + BLOCK]) for start in range(0, len(codes), BLOCK)]
+        size = BLOCK if self.arithmetic.device == "cpu" else GPU_BLOCK
+        with fix_threads(1), on_device(self.arithmetic.device):
+            blocks = [self._score_block(codes[start : start + size], size) for start in range(0, len(codes), size)]
         merged = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]} if blocks else {}
         arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in merged.items() if name != FIT}
         if blocks:
@@ -98,14 +107,16 @@ class Scorer:
         return ranks
 
     @torch.no_grad()
-    def _score_block(self, codes: npt.NDArray[np.int8]) -> Columns:
-        """Float columns of up to BLOCK rows."""
+    def _score_block(self, codes: npt.NDArray[np.int8], size: int) -> Columns:
+        """Float columns of up to `size` rows."""
         network, rows = self.model.network, len(codes)
-        categories = network.categories(F.pad(torch.from_numpy(codes), (0, 0, 0, BLOCK - rows), value=MISSING))
+        padded = F.pad(torch.from_numpy(codes), (0, 0, 0, size - rows), value=MISSING)
+        categories = network.categories(padded.to(self.arithmetic.device))
         answered = categories >= 0
         posterior = network.posterior(categories)
         sd = posterior.sd()
-        drawn, placed = weigh(network, posterior, categories, fixed_noise(DRAWS, network.latents))
+        noise = fixed_noise(DRAWS, network.latents).to(categories.device)
+        drawn, placed = weigh(network, posterior, categories, noise)
         outlook = foretell(network, placed, drawn.masses(), categories)
         totals = outlook.scores @ self.scale_weights
         columns = {
@@ -119,7 +130,7 @@ class Scorer:
             columns[f"{scale.key}_expected"] = totals[:, position]
             if scale.cut:
                 columns[scale.cut_column] = outlook.cuts[scale.key]
-        return {name: column[:rows].numpy() for name, column in columns.items()}
+        return {name: column[:rows].cpu().numpy() for name, column in columns.items()}
 
 
 def score_file(scorer: Scorer, pieces: Sequence[Piece], profiles: Path, schema: pa.Schema) -> int:

@@ -14,6 +14,7 @@ from model.covariates import fit_covariates, read_covariates
 from model.drift import share_answers, share_traits
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
+from model.heap import keep_freed_memory
 from model.inputs import People, hash_file, read_sample, survey_inputs
 from model.likelihood import smooth_margins
 from model.linking import Behaviour, check_spread, free_items, hide_items, link_population, measure_items
@@ -60,6 +61,7 @@ def train(
     that do not fit, too few people, and a loss that is not finite (naming epoch and batch; the last good checkpoint
     stays); LinkError where the items no longer hold the champion's unit.
     """
+    keep_freed_memory()
     paths = sorted(paths)
     if champion:  # its items keep their order, whatever order tonight's codebook lists them in
         spec = replace(champion.network.spec, codebook_version=spec.codebook_version, covariates=spec.covariates)
@@ -74,7 +76,7 @@ def train(
             network, told = _start(task, folder, sample, progress)
         reference = champion.reference if champion else network.without_covariates()
         told["covariates"] = teach_covariates(network, spec, paths, sample)
-        settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps)
+        settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps, settings.device)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
         profiles = share_traits(network, sample)
@@ -142,14 +144,14 @@ def _go_on(
     link = link_population(network, categories, weights, reference)
     drifted = [key for keys in link.drifted.values() for key in keys]
     # An encoder of other people is too sure of these, and would place them too close together.
-    settle_encoder(network, task.inputs.held_out >= 0, task.settings.seed, task.settings.settle_steps // 5)
+    settings = task.settings
+    settle_encoder(network, task.inputs.held_out >= 0, settings.seed, settings.settle_steps // 5, settings.device)
     place_population(network, hide_items(network.spec, categories, drifted), weights)
     told = {key: old[key] for key in ("residuals", "reference", "history", "best_epoch")}
     learning = [*drifted, *(item.key for item in network.spec.items if item.trait is None)]
     if learning:
         free_items(network, learning)
-        settings = replace(task.settings, residuals=network.residuals)
-        tuned = fit(network, replace(task, settings=settings), folder, progress)
+        tuned = fit(network, replace(task, settings=replace(settings, residuals=network.residuals)), folder, progress)
         network = tuned.network
         place_population(network, categories, weights)
         told |= _tell_history(tuned)

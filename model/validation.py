@@ -34,6 +34,9 @@ class HiddenCells:
     weights: Tensor
     people: int
 
+    def to(self, device: str) -> "HiddenCells":
+        return HiddenCells(self.seen.to(device), self.hidden.to(device), self.weights.to(device), self.people)
+
 
 @dataclass(frozen=True)
 class Validation:

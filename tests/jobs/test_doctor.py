@@ -32,7 +32,7 @@ def test_this_machine_can_run_a_night(tmp_path):
     names = [finding.name for finding in findings]
     assert names[:3] == ["python", "java", "torch"]
     assert set(doctor.CHECKED_PACKAGES) < set(names)
-    assert names[-5:] == ["spark-submit", "spark", "memory", "disk", "writing"]
+    assert names[-6:] == ["spark-submit", "spark", "arithmetic", "memory", "disk", "writing"]
     assert not (tmp_path / "lake").exists()
 
 

@@ -418,6 +418,21 @@ def test_a_full_disk(
         assert freeze(home) == before, f"with {left} bytes left"
         shutil.rmtree(home / "restricted/data_docs", ignore_errors=True)
     check_publishing_on_a_full_disk(small_disk, commands, small_night, home)
+    check_scoring_on_a_full_disk(small_disk, commands, small_night, home)
+
+
+def check_scoring_on_a_full_disk(disk: Path, commands: CommandLine, night: SmallNight, lake: Path) -> None:
+    """A worker that cannot write its profiles ends the stage; with room again it is done, and nothing comes twice."""
+    where = ["--lake", lake, "--run-date", FIRST, "--codebook", night.book]
+    profiles = read_view(lake, "restricted", "profiles_latest")
+    filler = fill(disk, 50_000)
+    check_refusal(commands("score", *where), 1, ("disk is full", "run the stage again"))
+    assert read_view(lake, "restricted", "profiles_latest") == profiles
+    filler.unlink()
+    for stage in ("score", "aggregate", "report", "publish"):
+        ended = commands(stage, *where)
+        assert ended.code == 0, ended.said
+    assert read_view(lake, "restricted", "profiles_latest") == profiles
 
 
 def check_publishing_on_a_full_disk(disk: Path, commands: CommandLine, night: SmallNight, lake: Path) -> None:

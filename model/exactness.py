@@ -1,0 +1,68 @@
+"""Profiles that were made in coarser numbers, or on a GPU, beside those of the same people in float32."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.arithmetic import NUMBERS, Arithmetic
+from model.errors import ModelError
+from model.rewriting import Piece, read_people
+from model.scoring import Scorer
+
+PEOPLE = 4096  # of each file that is looked into
+# Root mean square of a trait's mean, in trait sds: a correlation of .99999 where the traits' own sd is 1.
+LIMIT = 0.005
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far traits' posterior means lie off float32's, in trait sds; 0 of nobody."""
+
+    people: int
+    root_mean_square: float
+    largest: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def check(self, arithmetic: Arithmetic) -> None:
+        """Raises ModelError where it is above the limit, or not a number."""
+        if self.root_mean_square <= LIMIT:
+            return
+        raise ModelError(
+            f"In {arithmetic}, traits lie {self.root_mean_square:.4f} sd off those in float32 (root mean square of "
+            f"{self.people:,} people who were scored in both; {LIMIT} at most): nothing is published. Set {NUMBERS}="
+            "float32, or MINDCENSUS_DEVICE=cpu where a GPU was used, and score again."
+        )
+
+
+def measure_deviation(exact: Scorer, scored: Iterable[tuple[list[Piece], Path]]) -> Deviation:
+    """Of the first people of some profiles files, and of the features that each was made of."""
+    found = [_compare(exact, pieces, profiles) for pieces, profiles in scored]
+    moved = np.concatenate(found) if found else np.zeros((0, 1))
+    if not moved.size:
+        return Deviation(0, 0.0, 0.0)
+    return Deviation(len(moved), math.sqrt(float(np.square(moved).mean())), float(np.abs(moved).max()))
+
+
+def _compare(exact: Scorer, pieces: list[Piece], profiles: Path) -> npt.NDArray[np.float64]:
+    """Differences (people, traits)."""
+    means = [f"{trait.key}_mean" for trait in exact.model.spec.traits]
+    with pq.ParquetFile(profiles) as file:
+        written = next(file.iter_batches(PEOPLE, columns=means), None)
+    if written is None:
+        return np.zeros((0, len(means)))
+    people = next(read_people(pieces, exact.model.spec, [], PEOPLE))
+    return _stack(written, means) - _stack(exact.score(people), means)
+
+
+def _stack(table: pa.Table | pa.RecordBatch, names: list[str]) -> npt.NDArray[np.float64]:
+    columns = [table.column(name).to_numpy(zero_copy_only=False).astype(np.float64) for name in names]
+    return np.stack(columns, axis=1) if columns else np.zeros((table.num_rows, 0))
