@@ -25,7 +25,7 @@ from model.weighing import weigh
 
 # Rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch. A GPU wants more
 # at once than a core's cache holds.
-BLOCK, GPU_BLOCK = 4096, 32_768
+BLOCK, GPU_BLOCK = 4096, 65_536
 ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
 DRAWS = 16  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
