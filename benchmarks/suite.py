@@ -1,7 +1,6 @@
 """`python -m benchmarks.suite`: every benchmark of speed in one run, written to benchmarks/results/latest.json.
 
-`--full` takes about an hour: more rounds, and a night of ten million people. It also writes docs/performance.md and its
-picture.
+`--full` takes about an hour, for the night of ten million people. It also writes docs/performance.md and its picture.
 """
 
 import argparse
@@ -24,7 +23,7 @@ from jobs.machine import GIB, measure_machine, memory_limit
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/latest.json"
 NIGHTS, FULL_NIGHTS = (100_000, 1_000_000), (100_000, 1_000_000, 10_000_000)
-ROUNDS, FULL_ROUNDS = 3, 5
+ROUNDS = 3
 MILLION = 1_000_000
 
 
@@ -34,13 +33,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where people and lakes are made")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    rounds = FULL_ROUNDS if arguments.full else ROUNDS
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_lake(folder)
         found = {"machine": describe_machine()}
-        save(found, "scoring", measure_scoring(folder / "first", folder, MILLION, rounds))
-        save(found, "feed", measure_feeding(folder / "first", folder, 200_000, rounds))
+        save(found, "scoring", measure_scoring(folder / "first", folder, MILLION, ROUNDS))
+        save(found, "feed", measure_feeding(folder / "first", folder, 200_000, ROUNDS))
         nights = []
         for people in FULL_NIGHTS if arguments.full else NIGHTS:
             nights.append(measure_night(folder, people))

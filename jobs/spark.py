@@ -16,6 +16,8 @@ from jobs.profiling import note_spark
 SHUFFLE_PARTITIONS = 8
 # Executors log a failed task's exception as an error, and such an exception may quote a row.
 LOG_LEVEL = "FATAL"
+# A worker's arrays lie in large pages, where the kernel has them for those who ask: see also model/heap.py.
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def settings(lake: Lake) -> dict[str, str]:
@@ -34,8 +36,7 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.python.worker.reuse": "true",
-        # Arrays in large pages, where the kernel has them for those who ask: see also model/heap.py.
-        "spark.executorEnv.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "spark.executorEnv.GLIBC_TUNABLES": LARGE_PAGES,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "true" if sys.stderr.isatty() else "false",
     }
