@@ -42,7 +42,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export PYTHONUNBUFFERED := 1
 export AIRFLOW__USAGE_DATA_COLLECTION__ENABLED := False
 # Where Spark runs: this machine, or a cluster's master. Driver and settings: docs of Airflow's Spark connection.
-export AIRFLOW_CONN_SPARK_DEFAULT ?= {"conn_type": "spark", "host": "local[*]"}
+export AIRFLOW_CONN_SPARK_DEFAULT ?= {"conn_type": "spark", "host": "local[*,2]"}
 
 # Of the log: each task's name, and what its stage says, without what its helpers say.
 define SHOWN

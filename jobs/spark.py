@@ -16,6 +16,7 @@ from jobs.profiling import note_spark
 SHUFFLE_PARTITIONS = 8
 # Executors log a failed task's exception as an error, and such an exception may quote a row.
 LOG_LEVEL = "FATAL"
+ATTEMPTS = 2  # at a task on this machine: a worker that the kernel has killed is not the night's end
 # A worker's arrays lie in large pages, where the kernel has them for those who ask: see also model/heap.py.
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
 
@@ -56,7 +57,7 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
         builder = builder.config(key, value)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         size = measure_machine()
-        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", f"local[{size.cores}]"))
+        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", f"local[{size.cores},{ATTEMPTS}]"))
         heap = os.environ.get("MINDCENSUS_DRIVER_MEMORY", f"{size.heap // 2**20}m")
         builder = builder.config("spark.driver.memory", heap)
         builder = builder.config("spark.log.level", LOG_LEVEL)

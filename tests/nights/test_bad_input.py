@@ -429,10 +429,8 @@ def check_scoring_on_a_full_disk(disk: Path, commands: CommandLine, night: Small
     check_refusal(commands("score", *where), 1, ("disk is full", "run the stage again"))
     assert read_view(lake, "restricted", "profiles_latest") == profiles
     filler.unlink()
-    for stage in ("score", "aggregate", "report", "publish"):
-        ended = commands(stage, *where)
-        assert ended.code == 0, ended.said
-    assert read_view(lake, "restricted", "profiles_latest") == profiles
+    ended = commands("score", *where)
+    assert ended.code == 0 and f'"profiles": {len(profiles)}' in ended.said, ended.said
 
 
 def check_publishing_on_a_full_disk(disk: Path, commands: CommandLine, night: SmallNight, lake: Path) -> None:
