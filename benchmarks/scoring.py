@@ -218,11 +218,11 @@ def take_turn(way: Way, people: Population, scratch: Path) -> Turn:
 
 
 def use_of_session() -> float:
-    """Processor seconds so far of the processes of this session that are alive."""
+    """Processor seconds so far of the processes of this session: Spark ends workers that it has no more use for."""
     total = 0.0
     for process in list_session(os.getsid(0)):
         with suppress(OSError, ValueError, IndexError):  # it has just ended
-            total += read_cpu(process)
+            total += read_cpu(process, with_ended=True)
     return total
 
 
