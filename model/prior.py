@@ -70,7 +70,7 @@ class Prior(nn.Module):
         # L^-1 (theta - mean) of all components as one product, people last: what follows moves whole planes.
         points = theta.movedim(-1, 0).reshape(self.traits, -1)
         middle = torch.einsum("mij,mj->mi", inverse, means).flatten()
-        scaled = (inverse.flatten(0, 1) @ points - middle[:, None]).unflatten(0, means.shape)
+        scaled = (inverse.flatten(0, 1) @ points).sub_(middle[:, None]).unflatten(0, means.shape)
         constant = log_mass - factors.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
         log_traits = torch.logsumexp(constant[:, None] - 0.5 * scaled.square().sum(dim=1), dim=0)
         log_traits = log_traits.view(theta.shape[:-1])

@@ -25,8 +25,8 @@ from model.weighing import weigh
 
 # Rows go through the network in blocks of one shape, padded: a row's sums never depend on the batch. A GPU wants more
 # at once than a core's cache holds.
-BLOCK, GPU_BLOCK = 4096, 65_536
-ROWS_PER_GROUP = 32 * BLOCK  # of the profiles written
+BLOCK, GPU_BLOCK = 8192, 65_536
+ROWS_PER_GROUP = 16 * BLOCK  # of the profiles written
 DRAWS = 16  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
 NINETY_PERCENT = 1.6448536269514722  # posterior sds on either side
