@@ -22,6 +22,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from benchmarks.population import Population
 from model.arithmetic import EXACT, Arithmetic
 from model.heap import keep_freed_memory
+from model.scoring import BLOCK
 
 BATCH = 512  # people: of 256 to 4,096, what plain code is quickest with
 
@@ -101,7 +102,7 @@ def predict_batch_udf(spark: SparkSession, arithmetic: Arithmetic | None, popula
         return lambda codes: {name: column for name, column in function(codes.astype(np.int8)).items() if name in made}
 
     keys = load(model, arithmetic)[1]
-    batch = 4096 if arithmetic else BATCH
+    batch = BLOCK if arithmetic else BATCH
     predict = predict_udf(
         make, return_type=_struct(population, made), batch_size=batch, input_tensor_shapes=[[len(keys)]]
     )
@@ -121,6 +122,8 @@ def _struct(population: Population, names: list[str]) -> Any:
 
 
 def _read(spark: SparkSession, population: Population) -> DataFrame:
+    # Batches that fill the scorer's blocks; to plain code it makes no difference, which cuts its own.
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", BLOCK)
     return spark.read.parquet(*map(str, population.features))
 
 
