@@ -87,10 +87,10 @@ def read_memory(process: int) -> tuple[str, float]:
     return name, int(lines["Pss"].split()[0]) * 1024 / MIB
 
 
-def read_cpu(process: int, with_ended: bool = False) -> float:
-    """Processor seconds of a process so far; on request also of those that it started and that have ended."""
+def read_cpu(process: int) -> float:
+    """Processor seconds of a process so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(map(int, fields[11 : 15 if with_ended else 13])) / TICKS
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @dataclass(frozen=True)

@@ -198,32 +198,32 @@ def take_turns(
     Before each turn a few people are scored: Spark drops workers that idle for a minute. The first few of all are
     scored cold, and tell what a start costs.
     """
-    warming: list[list[Turn]] = [[take_turn(way, few, scratch)] for way in ways]
+    seen: dict[int, float] = {}
+    warming: list[list[Turn]] = [[take_turn(way, few, scratch, seen)] for way in ways]
     taken: list[list[Turn]] = [[] for _ in ways]
     for number in range(rounds):
         for way, warm, turns in zip(ways, warming, taken, strict=True):
-            warm.append(take_turn(way, few, scratch))
-            turns.append(take_turn(way, population, scratch))
+            warm.append(take_turn(way, few, scratch, seen))
+            turns.append(take_turn(way, population, scratch, seen))
             said = f"{way.name}, {way.numbers}: {turns[-1].seconds:.1f} s, {turns[-1].cpu:.1f} CPU s"
             print(f"round {number + 1}, {population.rows:,} people: {said}", file=sys.stderr)
     return [describe(*figures, population.rows) for figures in zip(ways, warming, taken, strict=True)]
 
 
-def take_turn(way: Way, people: Population, scratch: Path) -> Turn:
-    before, start = use_of_session(), time.monotonic()
+def take_turn(way: Way, people: Population, scratch: Path, seen: dict[int, float]) -> Turn:
+    before, start = use_of_session(seen), time.monotonic()
     way.score(people, scratch)
-    turn = Turn(time.monotonic() - start, use_of_session() - before)
+    turn = Turn(time.monotonic() - start, use_of_session(seen) - before)
     shutil.rmtree(scratch)
     return turn
 
 
-def use_of_session() -> float:
-    """Processor seconds so far of the processes of this session: Spark ends workers that it has no more use for."""
-    total = 0.0
+def use_of_session(seen: dict[int, float]) -> float:
+    """Processor seconds so far of this session's processes, as last `seen`: Spark ends workers that have idled."""
     for process in list_session(os.getsid(0)):
         with suppress(OSError, ValueError, IndexError):  # it has just ended
-            total += read_cpu(process, with_ended=True)
-    return total
+            seen[process] = read_cpu(process)
+    return sum(seen.values())
 
 
 def describe(way: Way, warming: Sequence[Turn], turns: Sequence[Turn], people: int) -> dict[str, Any]:
