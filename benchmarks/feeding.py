@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -58,7 +59,7 @@ def measure_feeding(lake: Path, folder: Path, people: int, rounds: int) -> dict[
     model = load_model(population.model)
     settings = TrainingSettings(batch_size=BATCH, residuals=model.network.residuals)
     inputs = survey_inputs(population.features, model.spec, settings.weight_column)
-    arithmetic = choose_arithmetic()
+    arithmetic = replace(choose_arithmetic(), device=settings.device)  # the steps stay with the processor
     task = Task(population.features, model.spec, settings, inputs, [])
     columns = [*model.spec.columns, "fold", "weight"]
     feeds: dict[str, Callable[[int], Iterator[Batch]]] = {
@@ -73,7 +74,7 @@ def measure_feeding(lake: Path, folder: Path, people: int, rounds: int) -> dict[
         for number in range(rounds + 1):
             for name, feed in feeds.items():
                 network = model.network.copy().requires_grad_(True)
-                network.numbers = torch.bfloat16 if arithmetic.numbers == "bfloat16" else None
+                network.numbers = arithmetic.dtype
                 optimizer, generator = make_optimizer(network, settings), torch.Generator().manual_seed(number)
                 batches, start, rows = iter(feed(number)), 0.0, 0
                 for batch in batches:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,11 @@ def run(job: Job) -> StageRecord:
     with spark_session(job.lake, "score") as spark:
         score = partial(score_item, model=str(model), schema=schema, arithmetic=arithmetic)
         made = run_items(spark.sparkContext, items, score)
-    details: dict[str, Any] = {"arithmetic": arithmetic.to_json()}
+    details: dict[str, Any] = {"arithmetic": asdict(arithmetic)}
     if arithmetic != EXACT:
         deviation = compare_with_exact(model, items, made)
         deviation.check(arithmetic)
-        details["deviation"] = deviation.to_json()
+        details["deviation"] = asdict(deviation)
     tables = {"profiles": job.night.adopt([Path(part.file) for part in made], "profiles")}
     shutil.rmtree(scratch)
     inputs = job.night.digests("preprocess", "train")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -20,11 +20,13 @@ class Arithmetic:
     device: str = "cpu"
     numbers: str = "float32"
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """As `ProfileNetwork.numbers` takes it."""
+        return torch.bfloat16 if self.numbers == "bfloat16" else None
+
     def __str__(self) -> str:
         return f"{self.numbers} on {'the GPU' if self.device == 'cuda' else 'the processor'}"
-
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
 
     def check(self) -> None:
         """Raises ModelError where this machine has no such device."""

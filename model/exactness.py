@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +27,6 @@ class Deviation:
     people: int
     root_mean_square: float
     largest: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
     def check(self, arithmetic: Arithmetic) -> None:
         """Raises ModelError where it is above the limit, or not a number."""

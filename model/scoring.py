@@ -49,7 +49,7 @@ class Scorer:
         arithmetic.check()
         model = load_model(folder)
         model.network.to(arithmetic.device)
-        model.network.numbers = torch.bfloat16 if arithmetic.numbers == "bfloat16" else None
+        model.network.numbers = arithmetic.dtype
         rows = [[scale.multiply * (key in scale.items) for scale in model.spec.scales] for key in model.spec.columns]
         weights = torch.tensor(rows, dtype=torch.float32).reshape(len(rows), len(model.spec.scales))
         return Scorer(model, weights.to(arithmetic.device), arithmetic)
