@@ -1,122 +1,223 @@
-"""One Spark pass that reads every delivered row as the codebook says and gives it its broken rules and its fate."""
+"""The row pass: every delivered row is read as the codebook says and gets its broken rules and its fate.
 
-from collections.abc import Sequence
-from datetime import date
+Arrow tables in and out, each with all rows of its people. Answers repeat, so every column is a dictionary, and a rule
+looks at its few values instead of its many rows. A worker of Spark imports this, and no more.
+"""
 
-from pyspark.errors import AnalysisException
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from expectations.codebook import Codebook
-from expectations.errors import ContractBroken
-from expectations.rules import DATE, HOME_STRATUM, NUMBER, RAW, SAME, Rule, build_rules, fails_sql, helper
+from expectations.rules import NUMBER, RAW, Rule, build_rules, helper
 
 # What becomes of a delivered row; each row has exactly one fate.
-ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = "accepted", "quarantined", "ineligible", "duplicate"
+ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = FATES = ("accepted", "quarantined", "ineligible", "duplicate")
+READS_NUMBER = re.compile(NUMBER.replace(r"\z", r"\Z"))
+TIME = pa.timestamp("us", tz="UTC")
+Flags = NDArray[np.bool_]
 
 
-def judge_rows(delivered: DataFrame, book: Codebook, run_date: date) -> DataFrame:
-    """Adds to every delivered row its typed values, `eligible`, `failed_rules`, `warned_rules` and `fate`.
+@dataclass(frozen=True)
+class Judge:
+    """What of a codebook a worker needs: the columns with their types (no id), and the rules."""
 
-    `delivered` holds the codebook's columns as text, `person_id`, `source_file`, `malformed` and `unmatched`.
-    The typed columns keep the names, the delivered text moves to `<column>__raw`. A person's latest row that breaks
-    no rule is accepted, the earlier ones are superseded (`duplicate`).
+    types: Mapping[str, str]
+    answered_at: str | None
+    counts: Mapping[str, tuple[Any, ...]]  # covariates that count something: their columns, and their missing codes
+    rules: tuple[Rule, ...]
+
+
+def appoint_judge(book: Codebook, run_date: date) -> Judge:
+    types = {name: kind for name, kind in book.column_types().items() if name != book.person_id}
+    counts = {part.column: tuple(part.missing) for part in book.covariates if part.kind == "count"}
+    return Judge(types, book.answered_at, counts, build_rules(book, run_date))
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column as positions (one a row, -1 = null) in its values."""
+
+    codes: NDArray[np.int32]
+    values: NDArray[Any]
+
+    def spread(self, of_values: Flags) -> Flags:
+        """What holds of a row's value holds of the row; nothing holds of a null."""
+        return np.append(of_values, False).astype(bool)[self.codes]
+
+    @property
+    def is_null(self) -> Flags:
+        return np.less(self.codes, 0)
+
+    def to_arrow(self, kind: pa.DataType) -> pa.Array:
+        codes = pa.array(self.codes, mask=self.is_null)
+        found = pa.array(self.values).cast(kind)
+        return pa.DictionaryArray.from_arrays(codes, found) if pa.types.is_string(kind) else found.take(codes)
+
+
+def judge_table(delivered: pa.Table, judge: Judge) -> pa.Table:
+    """The rows by person and time, with their typed values, `failed_rules`, `warned_rules` and `fate`.
+
+    `delivered` has the columns of `reading.prepare_rows`. The typed columns have the codebook's names, beside the
+    delivered text in `<column>__raw`. A person's latest row that breaks no rule is accepted, the earlier ones are
+    superseded (`duplicate`).
     """
-    # Every window that follows is of one person: cut once by person, the rows are shuffled once, and sorted once.
-    marked = _mark_eligible(delivered.repartition("person_id"), book)
-    if not book.design.nest:
-        marked = _add_home_stratum(marked, _mark_eligible(delivered, book), book)
-    rules = build_rules(book, run_date)
-    judged = _add_helpers(marked, book).select("*", _name_broken(rules, "row"), _name_broken(rules, "warn"))
-    return judged.select("*", _decide_fate(book).alias("fate"))
+    keys = ["person_id", *([judge.answered_at] if judge.answered_at else []), "eligible"]
+    order = pc.sort_indices(delivered, [(key, "ascending") for key in keys])
+    people = delivered["person_id"].take(order).combine_chunks()
+    columns = _read_columns(delivered, order.to_numpy(), judge)
+    columns["person_id"] = _encode_flags(np.ones(len(people), bool), people.is_null().to_numpy(zero_copy_only=False))
+    starts = _find_starts(people)
+    eligible = columns["eligible"].spread(columns["eligible"].values)
+    repeated = _find_repeated([columns[key] for key in keys[1:]], starts)
+    broken = {rule.name: eligible & _break(rule, columns, repeated) for rule in judge.rules}
+    failed, warned = ([r.name for r in judge.rules if r.severity == severity] for severity in ("row", "warn"))
+    fates = _decide_fates(eligible, np.any([broken[name] for name in failed], axis=0), columns, judge, starts)
+    made = {name: column.to_arrow(_arrow_type(name, judge)) for name, column in columns.items()}
+    made |= {"person_id": people, "failed_rules": _list(failed, broken), "warned_rules": _list(warned, broken)}
+    made["fate"] = pa.DictionaryArray.from_arrays(pa.array(fates), pa.array(FATES))
+    return pa.table(made)
 
 
-def _name_broken(rules: Sequence[Rule], severity: str) -> Column:
-    """The names of the rules that an eligible row breaks; joined and split, which is faster than filtering an array."""
-    names = [F.when(F.expr(fails_sql(rule)), F.lit(rule.name)) for rule in rules if rule.severity == severity]
-    joined = F.when(F.col("eligible"), F.concat_ws(",", *names))
-    nothing = F.array().cast("array<string>")
-    column = "failed_rules" if severity == "row" else "warned_rules"
-    return F.when(joined != "", F.split(joined, ",")).otherwise(nothing).alias(column)
+def _arrow_type(name: str, judge: Judge) -> pa.DataType:
+    flags = ("malformed", "unmatched", "eligible")
+    if name in flags or name.startswith(helper("")):
+        return pa.bool_()
+    return {"number": pa.float64(), "time": TIME}.get(judge.types.get(name, "text"), pa.string())
 
 
-def _read_types(delivered: DataFrame, book: Codebook) -> DataFrame:
-    columns: list[Column] = [F.col(c) for c in ("person_id", "source_file", "malformed", "unmatched")]
-    for name, kind in book.column_types().items():
-        if name == book.person_id:
-            continue
-        raw = F.nullif(F.trim(F.col(name)), F.lit(""))
-        readers = {
-            "number": F.when(raw.rlike(NUMBER), raw.try_cast("double")),
-            "time": F.when(raw.rlike(DATE), F.try_to_timestamp(raw)),
-            "text": raw,
-        }
-        columns += [raw.alias(name + RAW), readers[kind].alias(name)]
-    return delivered.select(*columns)
+def _read_columns(delivered: pa.Table, order: NDArray[np.uint64], judge: Judge) -> dict[str, Coded]:
+    columns = {name: _encode(delivered[name], order) for name in delivered.column_names if name != "person_id"}
+    for name, kind in judge.types.items():
+        raw = columns[name + RAW] = _strip(columns[name + RAW])
+        if kind == "number":
+            columns[name] = _read_numbers(raw)
+        elif kind == "text":
+            columns[name] = raw
+        if kind != "text":
+            columns[helper(f"{name}_type")] = _encode_flags(~columns[name].is_null, raw.is_null)
+    for name, missing in judge.counts.items():
+        number = columns[name]
+        whole = (number.values >= 0) & (number.values == np.rint(number.values)) | np.isin(number.values, missing)
+        columns[helper(f"{name}_whole")] = _encode_flags(number.spread(whole), number.is_null)
+    return columns
 
 
-def _mark_eligible(delivered: DataFrame, book: Codebook) -> DataFrame:
-    """The rows' values, and `eligible`.
-
-    Unknown means eligible: the rules then name what is missing, and a broken row is never counted out unseen.
-    """
-    stated = F.expr(book.eligible) if book.eligible else F.lit(True)
-    eligible = F.col("malformed") | F.col("unmatched") | F.coalesce(stated, F.lit(True))
-    try:
-        return _read_types(delivered, book).select("*", eligible.alias("eligible"))
-    except AnalysisException as error:
-        raise ContractBroken(f"codebook {book.codebook}: eligible: {_first_line(error)}") from None
+def _encode(column: pa.ChunkedArray, order: NDArray[np.uint64]) -> Coded:
+    whole = column.combine_chunks().dictionary_encode()
+    codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)[order]
+    found = whole.dictionary
+    if pa.types.is_timestamp(found.type):
+        found = found.cast(TIME).cast(pa.int64())
+    return Coded(codes, found.to_numpy(zero_copy_only=False))
 
 
-def _add_helpers(frame: DataFrame, book: Codebook) -> DataFrame:
-    columns: list[Column] = []
-    keys = ["person_id", *([book.answered_at] if book.answered_at else [])]
-    complete = F.lit(True)
+def _strip(text: Coded) -> Coded:
+    """The texts without the blanks around them; null where nothing is left."""
+    stripped = [value.strip(" ") for value in text.values]
+    place = {value: i for i, value in enumerate(dict.fromkeys(value for value in stripped if value))}
+    codes = np.array([place.get(value, -1) for value in stripped] + [-1], np.int32)[text.codes]
+    return Coded(codes, np.array([*place], object))
+
+
+def _encode_flags(flags: Flags, is_null: Flags) -> Coded:
+    return Coded(np.where(is_null, -1, flags).astype(np.int32), np.array([False, True]))
+
+
+def _read_numbers(raw: Coded) -> Coded:
+    """The numbers that the texts spell; a text that spells none is null."""
+    numbers = np.array([float(text) if READS_NUMBER.match(text) else np.nan for text in raw.values], float)
+    # No text spells NaN.
+    return Coded(np.where(raw.spread(np.isnan(numbers)), -1, raw.codes).astype(np.int32), numbers)
+
+
+def _find_starts(people: pa.StringArray) -> Flags:
+    """The first row of each person, of rows sorted by person; a row without an id is nobody else's."""
+    other = pc.not_equal(people[1:], people[:-1]).fill_null(True)
+    return np.append(True, other.to_numpy(zero_copy_only=False))[: len(people)]
+
+
+def _find_repeated(keys: Sequence[Coded], starts: Flags) -> Flags:
+    """The rows that share their person and every key with another one; a null is like no other."""
+    changes = starts.copy()
     for key in keys:
-        complete = complete & F.col(key).isNotNull()
-    together = Window.partitionBy(*keys, "eligible")
-    columns.append(F.when(complete, F.count(F.lit(1)).over(together)).alias(SAME))
-    if book.answered_at:
-        raw, typed = F.col(book.answered_at + RAW), F.col(book.answered_at)
-        columns.append(F.when(raw.isNotNull(), typed.isNotNull()).alias(helper(f"{book.answered_at}_type")))
-    for part in book.covariates:
-        if part.kind == "count":
-            number = F.col(part.column)
-            whole = (number >= 0) & (number == F.rint(number))
-            columns.append((whole | number.isin(*part.missing)).alias(helper(f"{part.column}_whole")))
-    try:
-        for rule in book.rules:
-            frame = frame.withColumn(helper(rule.name), F.expr(rule.sql))
-    except AnalysisException as error:
-        raise ContractBroken(f"codebook {book.codebook}: rules: {rule.name}: {_first_line(error)}") from None
-    return frame.select("*", *columns)
+        changes[1:] |= key.codes[1:] != key.codes[:-1]
+    size = np.bincount(np.cumsum(changes) - 1)
+    known = ~np.any([key.is_null for key in keys], axis=0)
+    return np.logical_and(known, size[np.cumsum(changes) - 1] > 1)
 
 
-def _add_home_stratum(frame: DataFrame, rows: DataFrame, book: Codebook) -> DataFrame:
-    """The stratum in which most eligible rows of a PSU lie; empty where two strata hold as many.
-
-    `rows` are those of `frame` as they were read: counted before they are cut by person, no id need be read for them.
-    """
-    psu, stratum = book.design.psu, book.design.stratum
-    # Filtered afterwards: a filter before would be computed from the delivered text, once more for each condition.
-    counts = rows.groupBy(psu, stratum).agg(F.count_if("eligible").alias("rows"))
-    counts = counts.where((F.col("rows") > 0) & F.col(psu).isNotNull() & F.col(stratum).isNotNull())
-    ranked = counts.groupBy(psu).agg(F.sort_array(F.collect_list(F.struct("rows", stratum)), asc=False).alias("strata"))
-    tied = (F.size("strata") > 1) & (F.get("strata", F.lit(0))["rows"] == F.get("strata", F.lit(1))["rows"])
-    home = F.when(tied, F.lit("")).otherwise(F.get("strata", F.lit(0))[stratum])
-    homes = ranked.select(F.col(psu), home.alias(HOME_STRATUM))
-    return frame.join(F.broadcast(homes), on=psu, how="left")
-
-
-def _decide_fate(book: Codebook) -> Column:
-    clean = F.col("eligible") & (F.size("failed_rules") == 0)
-    fate = F.when(~F.col("eligible"), F.lit(INELIGIBLE)).when(~clean, F.lit(QUARANTINED))
-    if book.answered_at:
-        # Rows that tie have broken `person_repeated`, so among clean rows there is one latest.
-        latest = F.max(F.when(clean, F.col(book.answered_at))).over(Window.partitionBy("person_id"))
-        fate = fate.when(F.col(book.answered_at) < latest, F.lit(DUPLICATE))
-    return fate.otherwise(F.lit(ACCEPTED))
+def _break(rule: Rule, columns: Mapping[str, Coded], repeated: Flags) -> Flags:
+    """The rows that break the rule; a rule about a value says nothing of a missing one."""
+    if rule.kind == "unique":
+        return repeated
+    column = columns[rule.column]
+    match rule.kind:
+        case "present":
+            return column.is_null
+        case "in_set":
+            return column.spread(~_is_in(column.values, rule.values))
+        case "between":
+            return column.spread(_is_outside(column.values, rule))
+        case "equal":
+            assert rule.other
+            return _differ(column, columns[rule.other])
+        case "true":
+            return column.spread(~column.values)
 
 
-def _first_line(error: AnalysisException) -> str:
-    return next(line for line in str(error).splitlines() if line.strip())
+def _is_in(values: NDArray[Any], wanted: Sequence[Any]) -> Flags:
+    known = set(wanted)
+    return np.fromiter((value in known for value in values.tolist()), bool, len(values))
+
+
+def _is_outside(values: NDArray[Any], rule: Rule) -> Flags:
+    low, high = (_to_number(limit) for limit in (rule.low, rule.high))
+    outside = np.zeros(len(values), bool)
+    if low is not None:
+        outside |= values <= low if rule.above else values < low
+    return outside if high is None else outside | (values > high)
+
+
+def _to_number(limit: float | datetime | None) -> float | int | None:
+    return pa.scalar(limit, TIME).value if isinstance(limit, datetime) else limit
+
+
+def _differ(left: Coded, right: Coded) -> Flags:
+    """The rows in which both have a value, and not the same."""
+    place = {value: i for i, value in enumerate(left.values.tolist())}
+    translated = np.array([place.get(value, len(place)) for value in right.values.tolist()] + [-1])[right.codes]
+    return np.logical_and(~left.is_null & ~right.is_null, left.codes != translated)
+
+
+def _decide_fates(
+    eligible: Flags, failed: Flags, columns: Mapping[str, Coded], judge: Judge, starts: Flags
+) -> NDArray[np.int32]:
+    fates = np.where(
+        eligible, np.where(failed, FATES.index(QUARANTINED), FATES.index(ACCEPTED)), FATES.index(INELIGIBLE)
+    )
+    if judge.answered_at:
+        # Rows that tie have broken `person_repeated`, so among a person's clean rows there is one latest.
+        clean = np.flatnonzero(eligible & ~failed)
+        person = np.cumsum(starts)[clean]
+        fates[clean[:-1][person[1:] == person[:-1]]] = FATES.index(DUPLICATE)
+    return fates.astype(np.int32)
+
+
+def _list(names: Sequence[str], broken: Mapping[str, Flags]) -> pa.Array:
+    """For each row the names of the rules that it breaks, in the rules' order."""
+    rows = len(next(iter(broken.values())))
+    pairs = [(np.flatnonzero(broken[name]), place) for place, name in enumerate(names)]
+    row = np.concatenate([np.array([], int), *[found for found, _ in pairs]])
+    rule = np.repeat(np.arange(len(names)), [len(found) for found, _ in pairs])
+    order = np.lexsort((rule, row))
+    offsets = np.append(0, np.cumsum(np.bincount(row, minlength=rows)))
+    found = pa.array(names, pa.string()).take(pa.array(rule[order], pa.int32()))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), found)

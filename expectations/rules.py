@@ -1,4 +1,4 @@
-"""The codebook's row rules, each stated once and translated twice: to a Spark predicate and to an expectation.
+"""The codebook's row rules, each stated once and judged twice: by the row pass and by Great Expectations.
 
 A rule about a value says nothing of a missing value: rules of kind `present` do.
 """
@@ -18,11 +18,10 @@ NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)
 # Spark reads a time alone as one of today, and a year alone as its first day: neither says when somebody answered.
 DATE = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]|\z)"
 HOME_STRATUM = "_home_stratum"
-SAME = "_same"
 # Names of verdicts that are not about single rows.
 TAKEN = ("rows", "row_count", "answer_shares", "lonely_psu")
 
-Kind = Literal["present", "number", "in_set", "between", "unique", "equal", "true"]
+Kind = Literal["present", "in_set", "between", "unique", "equal", "true"]
 Value = int | float | str | datetime | bool
 
 
@@ -103,7 +102,7 @@ def _rule_design(book: Codebook) -> Iterator[Rule]:
 
 
 def _rule_number(column: str) -> Rule:
-    return Rule(f"{column}_type", "number", column + RAW, f"{column} is a number")
+    return Rule(f"{column}_type", "true", helper(f"{column}_type"), f"{column} is a number")
 
 
 def _rule_answers(book: Codebook) -> Iterator[Rule]:
@@ -134,38 +133,3 @@ def _rule_range(part: Covariate | Cohort, is_text: bool) -> Iterator[Rule]:
         high = LARGEST if part.max is None else part.max
         low = -LARGEST if part.min is None else part.min
         yield Rule(f"{part.column}_range", "between", part.column, f"{part.key} is in its range", low=low, high=high)
-
-
-def fails_sql(rule: Rule) -> str:
-    """Spark SQL that is true for a row that breaks the rule, and false or null for any other."""
-    column = f"`{rule.column}`"
-    match rule.kind:
-        case "present":
-            return f"{column} IS NULL"
-        case "number":
-            return f"NOT {column} RLIKE {_quote(NUMBER)}"
-        case "in_set":
-            return f"{column} NOT IN ({', '.join(_quote(value) for value in rule.values)})"
-        case "between":
-            low = "" if rule.low is None else f"{column} {'<=' if rule.above else '<'} {_quote(rule.low)}"
-            high = "" if rule.high is None else f"{column} > {_quote(rule.high)}"
-            return " OR ".join(part for part in (low, high) if part)
-        case "unique":
-            return f"`{SAME}` > 1"
-        case "equal":
-            return f"{column} <> `{rule.other}`"
-        case "true":
-            return f"NOT {column}"
-
-
-def _quote(value: Value) -> str:
-    match value:
-        case bool():
-            return str(value).upper()
-        case datetime():
-            return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
-        case int() | float():
-            return f"{float(value)!r}D"
-        case str():
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-            return f"'{escaped}'"

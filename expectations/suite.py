@@ -17,7 +17,7 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 from pyspark.sql import DataFrame
 
 from expectations.codebook import Codebook
-from expectations.rules import NUMBER, RAW, Rule, build_rules
+from expectations.rules import RAW, Rule, build_rules
 
 # Counts only: the lists of unexpected values, which hold answers, stay empty.
 COUNTS_ONLY = {"result_format": "BASIC", "partial_unexpected_count": 0, "include_unexpected_rows": False}
@@ -51,8 +51,6 @@ def to_expectation(rule: Rule) -> Expectation:
     match rule.kind:
         case "present":
             return gxe.ExpectColumnValuesToNotBeNull(column=column, **common)
-        case "number":
-            return gxe.ExpectColumnValuesToMatchRegex(column=column, regex=NUMBER, **common)
         case "in_set":
             return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(rule.values), **common)
         case "between":

@@ -149,21 +149,13 @@ def _split_line(line: Column, delimiter: str) -> Column:
 
 
 def _whole_fields(count: int, delimiter: str) -> Column:
-    """The fields' values, blank ones null; null where they are not as many as the header's, or a quote is open."""
+    """The fields' values; null where they are not as many as the header's, or a quote is open."""
     tokens, line = F.col("tokens"), F.col("line")
-    # Inside the array: the same for each column by itself makes code too long for the JVM to compile, ten times slower.
-    plain, unquoted = F.transform(tokens, _blank_to_null), F.transform(tokens, lambda t: _blank_to_null(_unquote(t)))
     # Joined again the parts are the line, unless the pattern had to pass over something.
-    return F.when(
-        F.size(tokens) == count,
-        F.when(~line.contains('"'), plain).when(F.array_join(tokens, delimiter) == line, unquoted),
-    )
+    unquoted = F.when(F.array_join(tokens, delimiter) == line, F.transform(tokens, _unquote))
+    return F.when(F.size(tokens) == count, F.when(line.contains('"'), unquoted).otherwise(tokens))
 
 
 def _unquote(token: Column) -> Column:
     inner = F.replace(F.substring(token, F.lit(2), F.length(token) - 2), F.lit('""'), F.lit('"'))
     return F.when(token.startswith('"'), inner).otherwise(token)
-
-
-def _blank_to_null(field: Column) -> Column:
-    return F.when(F.trim(field) != "", field)

@@ -14,15 +14,20 @@ ROWS_PER_GROUP = 131_072
 
 
 def write_people(frame: DataFrame, columns: Sequence[ColumnSpec], rows: int, folder: Path) -> list[Path]:
-    """Writes one row a person; the same rows give the same files, whatever the number of cores.
-
-    A pseudonym is uniform, so its first 32 bits cut the table into files of about ROWS_PER_FILE rows, in order.
-    """
+    """Writes one row a person; the same rows give the same files, whatever the number of cores."""
     files = max(1, math.ceil(rows / ROWS_PER_FILE))
-    first_bits = F.conv(F.substring("person_id", 1, 8), 16, 10).cast("bigint")
-    part = F.shiftright(first_bits * files, 32).cast("int")
-    placed = select_columns(frame, columns).repartitionById(files, part).sortWithinPartitions("person_id")
+    placed = cut_by_person(select_columns(frame, columns), files).sortWithinPartitions("person_id")
     return write_parquet(placed, folder)
+
+
+def cut_by_person(frame: DataFrame, parts: int) -> DataFrame:
+    """All rows of a person in one part, the parts in the pseudonyms' order; rows without one anywhere.
+
+    A pseudonym is uniform, so its first 32 bits cut the table into equal parts.
+    """
+    first_bits = F.conv(F.substring("person_id", 1, 8), 16, 10).cast("bigint")
+    part = F.coalesce(F.shiftright(first_bits * parts, 32).cast("int"), F.spark_partition_id() % parts)
+    return frame.repartitionById(parts, part)
 
 
 def write_sorted(frame: DataFrame, columns: Sequence[ColumnSpec], folder: Path) -> list[Path]:

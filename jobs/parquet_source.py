@@ -77,7 +77,7 @@ def _to_text(file: str, name: str, kind: T.DataType, unit: str | None) -> Column
         case _ if unit == "ns":
             return _to_iso(F.floor(column / 1000).cast("bigint"))
         case T.StringType() | T.BinaryType():
-            text = column.cast("string")
+            text = F.make_valid_utf8(column.cast("string"))
             return F.when(F.trim(text) != "", text)
         case T.BooleanType():
             return column.cast("int").cast("string")

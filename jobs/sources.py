@@ -29,11 +29,11 @@ class Delivered:
     """What was delivered.
 
     `frame` has a row for each delivered record: `person_id` (pseudonym; null where no id was delivered), every other
-    column of the codebook as text (null where blank), `source_file`, `malformed` (a CSV line that is not in the
-    declared encoding, or cannot be cut into its fields: all of these are null then, the id too), `unmatched` (a row of
-    a joined file without a partner in the first file). `new_columns` were delivered although the codebook does not
-    know them. `rows` of the first entry are counted in its files and not by Spark: `frame` holds as many, unmatched
-    ones apart.
+    column of the codebook as text (blank or null where nothing was said), `source_file`, `malformed` (a CSV line that
+    is not in the declared encoding, or cannot be cut into its fields: all of these are null then, the id too),
+    `unmatched` (a row of a joined file without a partner in the first file). `new_columns` were delivered although the
+    codebook does not know them. `rows` of the first entry are counted in its files and not by Spark: `frame` holds as
+    many, unmatched ones apart.
     """
 
     frame: DataFrame

@@ -28,6 +28,8 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.io.encryption.enabled": "true",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.sql.adaptive.enabled": "true",
+        # A survey has more columns than Spark's hundred, past which it reads and adds up row by row.
+        "spark.sql.codegen.maxFields": "10000",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",

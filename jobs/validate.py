@@ -3,31 +3,31 @@
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken, TooMuchQuarantined
-from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, judge_rows
+from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, appoint_judge
+from expectations.reading import prepare_rows
 from expectations.rules import RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
 from jobs.design import check_design, find_design
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord
-from jobs.layout import write_parquet, write_people, write_sorted
+from jobs.layout import write_sorted
 from jobs.pseudonym import key_file, name_key
-from jobs.sources import read_extract
+from jobs.row_pass import Part, judge_parts
+from jobs.sources import Delivered, read_extract
 from jobs.spark import SHUFFLE_PARTITIONS, spark_session
-from jobs.tables import accepted_columns, design_columns, quarantine_columns
-from jobs.tally import Tally, add_up, tally_file
+from jobs.tables import design_columns, quarantine_columns
+from jobs.tally import Tally, add_up
 
 REMEDY = "The Data Docs of this night count each rule: have the extract corrected"
 
@@ -46,12 +46,12 @@ def run(job: Job) -> StageRecord:
         parts = max(SHUFFLE_PARTITIONS, math.ceil(sum(file.size for file in delivered.files) / BYTES_PER_PART))
         spark.conf.set("spark.sql.shuffle.partitions", str(parts))
         scratch = job.night.scratch("validate")
-        files = _judge(delivered.frame, job, scratch / "judged")
-        judged = spark.read.parquet(str(scratch / "judged"))
-        tally = _count(spark, files, job.book)
+        made = _judge(delivered, job, scratch)
+        tally = add_up(part.tally for part in made)
         counts, failed = tally.fates, dict(sorted(tally.failed.items()))
         _check_rows(tally, delivered.rows)
-        _check_types(_count_values(files, job.book), job.book)
+        _check_types(tally.filled, job.book)
+        judged = spark.read.parquet(*[part.judged for part in made])
         design = find_design(judged, job.book)
         shares = _share_answers(tally, job.book)
         past = _read_past(job)
@@ -59,7 +59,8 @@ def run(job: Job) -> StageRecord:
         _compare_counts(job, tally.failed | tally.warned, verdicts)
         _check_quarantine(job.book, counts, failed)
         check_design(job.book, design)
-        tables = _write_tables(job, judged, design, counts[ACCEPTED], scratch)
+        tables = _write_tables(job, judged, design, scratch)
+        tables["accepted"] = job.night.adopt([Path(part.accepted) for part in made], "accepted")
         shutil.rmtree(scratch)
     details: dict[str, Any] = {
         "files": [vars(file) for file in delivered.files],
@@ -91,9 +92,10 @@ def _check_key(job: Job, key: str) -> None:
         )
 
 
-def _judge(delivered: DataFrame, job: Job, folder: Path) -> list[Path]:
+def _judge(delivered: Delivered, job: Job, folder: Path) -> list[Part]:
     try:
-        return write_parquet(judge_rows(delivered, job.book, job.run_date), folder)
+        prepared = prepare_rows(delivered.frame, job.book)
+        return judge_parts(prepared, delivered.rows, appoint_judge(job.book, job.run_date), job.book, folder)
     except (ArithmeticException, DateTimeException, NumberFormatException) as error:
         # Only the codebook's own SQL computes with values as they come. Spark's message quotes the value.
         raise ContractBroken(
@@ -116,40 +118,12 @@ def _replay(job: Job) -> StageRecord:
     return record
 
 
-def _count(spark: SparkSession, files: Sequence[Path], book: Codebook) -> Tally:
-    columns = {item.column: item.column + RAW for item in book.items}
-    count = partial(tally_file, columns=columns, accepted=ACCEPTED)
-    parts = spark.sparkContext.parallelize([str(file) for file in files], max(1, len(files)))
-    return add_up(parts.map(count).collect())
-
-
 def _check_rows(tally: Tally, delivered: int) -> None:
     """The rows that the files hold, counted apart from Spark, against those that were judged."""
     if not tally.fates.total():
         raise ContractBroken("the extract has no rows: have it delivered again")
     if tally.matched != delivered:
         raise StageError(f"the files hold {delivered:,} rows, but {tally.matched:,} were read: report this fault")
-
-
-def _count_values(files: Sequence[Path], book: Codebook) -> Counter[str]:
-    """The values that are not null of each column that is not text, read and as delivered, from the files' footers.
-
-    A chunk with a very long value has no statistics: it is read.
-    """
-    wanted = {name + end for name, kind in book.column_types().items() if kind != "text" for end in ("", RAW)}
-    counts: Counter[str] = Counter()
-    for file in map(pq.ParquetFile, files):
-        for number in range(file.num_row_groups):
-            group = file.metadata.row_group(number)
-            for column in (group.column(place) for place in range(group.num_columns)):
-                name, told = column.path_in_schema, column.statistics
-                if name not in wanted:
-                    continue
-                if told is not None and told.has_null_count:
-                    counts[name] += column.num_values - told.null_count
-                else:
-                    counts[name] += len(file.read_row_group(number, columns=[name]).column(0).drop_null())
-    return counts
 
 
 def _check_types(found: Mapping[str, int], book: Codebook) -> None:
@@ -246,14 +220,10 @@ def _word_warnings(book: Codebook, new_columns: tuple[str, ...], verdicts: list[
     return warnings
 
 
-def _write_tables(
-    job: Job, judged: DataFrame, design: DataFrame, accepted: int, scratch: Path
-) -> dict[str, tuple[DataFile, ...]]:
-    clean = judged.where(F.col("fate") == ACCEPTED)
+def _write_tables(job: Job, judged: DataFrame, design: DataFrame, scratch: Path) -> dict[str, tuple[DataFile, ...]]:
     raw = {name: F.col(name + RAW) for name in job.book.column_types() if name != job.book.person_id}
     broken = judged.where(F.col("fate") == QUARANTINED).withColumns(raw)
     written = {
-        "accepted": write_people(clean, accepted_columns(job.book), accepted, scratch / "accepted"),
         "quarantine": write_sorted(broken, quarantine_columns(job.book), scratch / "quarantine"),
         "design": write_sorted(design, design_columns(), scratch / "design"),
     }

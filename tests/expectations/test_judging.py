@@ -1,9 +1,12 @@
 """The row pass and the Great Expectations suite: one codebook, the same verdicts."""
 
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from pyspark.sql import DataFrame, SparkSession
@@ -11,7 +14,8 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
-from expectations.judging import judge_rows
+from expectations.judging import appoint_judge, judge_table
+from expectations.reading import prepare_rows
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
 
 RUN_DATE = date(2026, 1, 5)
@@ -91,28 +95,31 @@ def make_book(**changes: Any) -> Codebook:
     return Codebook.model_validate({**BOOK, **changes})
 
 
+def judge(spark: SparkSession, rows: list[dict[str, Any]], book: Codebook) -> pa.Table:
+    return judge_table(prepare_rows(make_frame(spark, rows), book).toArrow(), appoint_judge(book, RUN_DATE))
+
+
 @pytest.fixture(scope="module")
-def judged(spark: SparkSession) -> DataFrame:
+def judged(spark: SparkSession) -> pa.Table:
     rows = [{"person_id": f"p{i}", **case} for i, (case, _) in enumerate(CASES)]
-    return judge_rows(make_frame(spark, rows), make_book(), RUN_DATE).cache()
+    return judge(spark, rows, make_book())
 
 
-def test_each_row_breaks_its_own_rules(judged: DataFrame) -> None:
-    found = {row["person_id"]: list(row["failed_rules"]) for row in judged.collect()}
+def test_each_row_breaks_its_own_rules(judged: pa.Table) -> None:
+    found = {row["person_id"]: row["failed_rules"] for row in judged.to_pylist()}
     expected = {case.get("person_id", f"p{i}"): rules for i, (case, rules) in enumerate(CASES)}
     assert found == expected
 
 
-def test_great_expectations_counts_the_same(judged: DataFrame, tmp_path: Path) -> None:
+def test_great_expectations_counts_the_same(spark: SparkSession, judged: pa.Table, tmp_path: Path) -> None:
     past = Past(rows=100, null_shares={"A": 0.0, "B": 0.5}, answer_shares={})
-    counted = {
-        r["rule"]: r["count"]
-        for r in judged.select(F.explode("failed_rules").alias("rule")).groupBy("rule").count().collect()
-    }
+    counted = Counter(rule for rules in judged["failed_rules"].to_pylist() for rule in rules)
     book = make_book()
+    pq.write_table(judged, tmp_path / "judged.parquet")
+    rows = spark.read.parquet(str(tmp_path / "judged.parquet"))
     batches = [
-        (judged, build_extract_suite(book, past)),
-        (judged.where("eligible"), build_row_suite(book, RUN_DATE, past)),
+        (rows, build_extract_suite(book, past)),
+        (rows.where("eligible"), build_row_suite(book, RUN_DATE, past)),
     ]
     verdicts = run_suites(batches, tmp_path / "docs")
     judged_by_rule = {v.rule: v for v in verdicts}
@@ -140,7 +147,7 @@ def test_drift_and_lonely_psus_are_judged_on_summaries(spark: SparkSession, tmp_
 
 
 def fates(spark: SparkSession, book: Codebook, rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    found = judge_rows(make_frame(spark, rows), book, RUN_DATE).collect()
+    found = judge(spark, rows, book).to_pylist()
     return sorted((r["person_id"], str(r["day__raw"]) if book.answered_at else r["A__raw"], r["fate"]) for r in found)
 
 
@@ -186,4 +193,4 @@ def test_a_psu_that_two_strata_share_equally_has_no_home(spark: SparkSession) ->
 @pytest.mark.parametrize(("key", "change"), [("eligible", "agee > 3"), ("rules", [{"name": "odd", "sql": "A >"}])])
 def test_sql_that_cannot_be_read_is_named(spark: SparkSession, key: str, change: Any) -> None:
     with pytest.raises(ContractBroken, match=f"codebook small: {key}"):
-        judge_rows(make_frame(spark, [{}]), make_book(**{key: change}), RUN_DATE)
+        prepare_rows(make_frame(spark, [{}]), make_book(**{key: change}))

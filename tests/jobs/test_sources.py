@@ -74,8 +74,9 @@ def pseudonym(raw: str | None) -> str | None:
 
 
 def cells(delivered: Delivered, *columns: str) -> list[tuple[Any, ...]]:
-    """Rows in the order of the frame, which is the order of the file."""
-    return [tuple(row) for row in delivered.frame.select(*(columns or NAMES[1:])).collect()]
+    """Rows in the order of the frame, which is the order of the file; blank text is no text."""
+    rows = delivered.frame.select(*(columns or NAMES[1:])).collect()
+    return [tuple(None if isinstance(cell, str) and not cell.strip(" ") else cell for cell in row) for row in rows]
 
 
 def broken(read: Read, words: Sequence[str], content: dict[str, Any] | None = None, **arguments: Any) -> str:
@@ -106,7 +107,7 @@ def test_frame_of_a_csv(read: Read) -> None:
     }
     assert [tuple(row) for row in delivered.frame.collect()] == [
         (pseudonym("1001"), "1.5", "A", "1", "0", "3", "people.csv", False, False),
-        (pseudonym("1002"), "2", None, "2", None, "7", "people.csv", False, False),
+        (pseudonym("1002"), "2", "", "2", "", "7", "people.csv", False, False),
     ]
     assert delivered.new_columns == ("extra",)
     (file,) = delivered.files

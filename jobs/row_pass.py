@@ -1,0 +1,72 @@
+"""The row pass in Spark's workers: a part of the people at a time is judged, counted and written, all in Arrow.
+
+Spark reads the extract and brings each person's rows together; a worker imports this, and no more.
+"""
+
+import math
+import pickle
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
+
+from expectations.codebook import Codebook
+from expectations.judging import ACCEPTED, Judge, judge_table
+from expectations.rules import RAW
+from jobs.layout import ROWS_PER_GROUP, cut_by_person
+from jobs.tables import accepted_columns, arrow_schema
+from jobs.tally import Tally, tally_rows
+
+ROWS_PER_PART = 4 * ROWS_PER_GROUP  # of a large extract: what a worker holds in memory
+MOST_CORES = 8  # that a smaller one is cut for
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a successful attempt at a part made: the files of its judged and of its accepted rows, and their counts."""
+
+    judged: str
+    accepted: str
+    tally: Tally
+
+
+def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, folder: Path) -> list[Part]:
+    """Has Spark's workers judge all rows; what a failed, repeated or speculative attempt wrote is not named.
+
+    `prepared` is of `reading.prepare_rows`. Cut by the number of rows alone, so that the cores change nothing.
+    """
+    parts = max(1, math.ceil(rows / ROWS_PER_PART), min(MOST_CORES, math.ceil(rows / ROWS_PER_GROUP)))
+    for table in ("judged", "accepted"):
+        (folder / table).mkdir(parents=True)
+    answers = {item.column: item.column + RAW for item in book.items}
+    make = partial(
+        _judge_part, folder=folder, judge=judge, answers=answers, accepted=arrow_schema(accepted_columns(book))
+    )
+    told = cut_by_person(prepared, parts).mapInArrow(make, "part binary").collect()
+    return sorted((pickle.loads(row["part"]) for row in told), key=lambda part: part.judged)
+
+
+def _judge_part(
+    batches: Iterator[pa.RecordBatch], folder: Path, judge: Judge, answers: dict[str, str], accepted: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    delivered = list(batches)
+    if not delivered:
+        return
+    judged = judge_table(pa.Table.from_batches(delivered), judge)
+    task = TaskContext.get()
+    assert task
+    name = f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
+    files = [folder / table / name for table in ("judged", "accepted")]
+    kept = judged.select(accepted.names).filter(pc.equal(judged["fate"], ACCEPTED)).cast(accepted)
+    for table, file in zip((judged, kept), files, strict=True):
+        pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, compression="zstd")
+    typed = {name: name + RAW for name, kind in judge.types.items() if kind != "text"}
+    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED))
+    yield pa.record_batch({"part": pa.array([pickle.dumps(part)], pa.binary())})
