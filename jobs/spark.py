@@ -30,6 +30,8 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.sql.adaptive.enabled": "true",
         # A survey has more columns than Spark's hundred, past which it reads and adds up row by row.
         "spark.sql.codegen.maxFields": "10000",
+        # Java compiles no longer method; past it Spark's own is cut into small ones instead.
+        "spark.sql.codegen.hugeMethodLimit": "8000",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.ansi.enabled": "true",
         "spark.sql.parquet.compression.codec": "zstd",
@@ -37,6 +39,8 @@ def settings(lake: Lake) -> dict[str, str]:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.csv.parser.columnPruning.enabled": "false",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # By rows alone: to know a batch's bytes, Spark goes through all its columns for every row.
+        "spark.sql.execution.arrow.maxBytesPerBatch": str(2**31 - 1),
         "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
         "spark.python.worker.reuse": "true",
         "spark.executorEnv.GLIBC_TUNABLES": LARGE_PAGES,
