@@ -1,6 +1,6 @@
 """An attacker with the public table alone: what can be worked out of the cells that are redacted?
 
-Written apart from `jobs.suppression`, and by other means: least squares for what follows from sums alone, linear
+Written apart from `jobs.suppression`, and by other means: least squares for what follows from sums alone, integer
 programming for what follows from rounding intervals and from knowing that a redacted count is 1-7.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from scipy.optimize import linprog
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from jobs.survey import CohortRow
 
@@ -16,6 +16,7 @@ Found = tuple[str, tuple[str, ...], tuple[str, ...], str]
 
 HALF_STEP = 2
 LARGEST_REDACTED = 7
+EVERYBODY = 10_000  # more than there are
 
 
 def list_sums(rows: Sequence[CohortRow]) -> tuple[np.ndarray, int]:
@@ -54,7 +55,7 @@ def find_recoverable(rows: Sequence[CohortRow]) -> list[Found]:
             secret = [i for i in hidden if chosen[i].disclosure != "shown"]
             determined = [i for i in secret if _follows_by_sums(matrix[:, unknown], unknown.index(i))]
             if figure == "count":
-                determined += [i for i in secret if i not in determined and _follows_by_bounds(matrix, chosen, i)]
+                determined += [i for i in _follow_by_bounds(matrix, chosen, secret) if i not in determined]
             found += [(outcome, chosen[i].breakdown, chosen[i].cell, figure) for i in determined]
     return found
 
@@ -67,18 +68,28 @@ def _follows_by_sums(matrix: np.ndarray, place: int) -> bool:
     return bool(np.allclose(matrix.T @ combination, alone, atol=1e-9))
 
 
-def _follows_by_bounds(matrix: np.ndarray, rows: Sequence[CohortRow], place: int) -> bool:
-    """Whether only one whole number is left for a redacted count of 1-7, or of more where a neighbour was hidden."""
-    bounds: list[tuple[float, float | None]] = []
+def _follow_by_bounds(matrix: np.ndarray, rows: Sequence[CohortRow], secret: Sequence[int]) -> list[int]:
+    """Redacted counts, 1-7 or more where a neighbour was hidden, for which only one whole number is left.
+
+    Every table that the programmes find has a value for all cells: one that has had two needs no programme of its own.
+    """
+    bounds: list[tuple[float, float]] = []
     for row in rows:
         if row.figures.n is not None:
             slack = HALF_STEP if row.figures.n else 0
             bounds.append((row.figures.n - slack, row.figures.n + slack))
         else:
-            bounds.append((1, LARGEST_REDACTED) if row.disclosure == "suppressed" else (LARGEST_REDACTED + 1, None))
-    bounds += [(0, None)] * (matrix.shape[1] - len(rows))
-    goal = np.zeros(matrix.shape[1])
-    goal[place] = 1
-    nothing = np.zeros(len(matrix))
-    ends = [linprog(sign * goal, A_eq=matrix, b_eq=nothing, bounds=bounds) for sign in (1, -1)]
-    return all(end.status == 0 for end in ends) and -ends[1].fun - ends[0].fun < 1
+            bounds.append(
+                (1, LARGEST_REDACTED) if row.disclosure == "suppressed" else (LARGEST_REDACTED + 1, EVERYBODY)
+            )
+    bounds += [(0, np.inf)] * (matrix.shape[1] - len(rows))
+    sums, limits = LinearConstraint(matrix, 0, 0), Bounds(*zip(*bounds, strict=True))
+    tables: list[np.ndarray] = []
+    for place in secret:
+        for sign in (1, -1):
+            if len({table[place] for table in tables}) < 2:
+                goal = sign * np.eye(1, len(bounds), place)[0]
+                end = milp(goal, integrality=1, bounds=limits, constraints=sums)
+                assert end.status == 0, end.message
+                tables.append(np.round(end.x))
+    return [i for i in secret if len({table[i] for table in tables}) < 2]
