@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jobs.presentation import Interval, korn_graubard, t_interval
-from jobs.suppression import find_lines, hide_neighbours
+from jobs.sums import Room, find_lines
+from jobs.suppression import hide_neighbours
 from jobs.survey import CohortRow, Disclosure, Estimate
 
 Zero = Literal["shown", "suppressed", "shown unless a whole group is 0 % or 100 %"]
@@ -23,6 +24,9 @@ INTERNAL_SUFFIX = "_mean"
 MEAN_DECIMALS = 2
 SE_DIGITS = 2
 WEIGHTED_DIGITS = 3
+
+# Wide beside the 1 by which a hidden figure must be free to move, and small enough for a programme's tolerances.
+UNBOUNDED = 1000.0
 
 TOO_FEW = "withheld: too few people"
 TOO_FEW_CASES = "withheld: too few people on one side of the cut"
@@ -92,12 +96,13 @@ def _protect_outcome(rows: Sequence[CohortRow], profile: Profile) -> list[Cohort
     lines = find_lines([dict(zip(row.breakdown, row.cell, strict=True)) for row in rows])
 
     few = {i for i, n in enumerate(sizes) if _is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
-    beside_few = hide_neighbours(lines, sizes, few, few, _small_count(sizes, profile))
+    beside_few = hide_neighbours(lines, sizes, few, few, _small_count(sizes, profile), _count_rooms(sizes, profile))
 
     reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
     secret = few | beside_few | set(reasons)
     unreliable = {i for i, row in enumerate(rows) if row.figures.presentation == "suppress" and sizes[i]}
-    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, _small_figure(rows, profile))
+    figure_rooms = [_figure_room(row.figures, profile) for row in rows]
+    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, _small_figure(rows, profile), figure_rooms)
 
     def publish(i: int, row: CohortRow) -> tuple[Disclosure, Estimate]:
         if i in few:
@@ -141,7 +146,7 @@ def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]]
     A redacted count is known to be small and a neighbour's not to be; beyond that, it must stay possible that the
     redacted count is as large as redacted counts can be, and there must be more than one way to reach the sum.
     """
-    most, least = profile.redact_up_to, 0 if profile.zero == "suppressed" else 1
+    least, most = _redacted_range(profile)
 
     def is_small(cells: list[int]) -> bool:
         small = [sizes[i] for i in cells if sizes[i] <= most]
@@ -150,6 +155,25 @@ def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]]
         return slack < most - least or (not large and sum(small) == most * len(small))
 
     return is_small
+
+
+def _count_rooms(sizes: Sequence[int], profile: Profile) -> list[Room]:
+    """A redacted count is known to be small and a neighbour's not to be, nor larger than everybody together."""
+    least, most = _redacted_range(profile)
+    everybody = max(sizes, default=0)
+    return [(least - n, most - n) if n <= most else (most + 1 - n, everybody - n) for n in sizes]
+
+
+def _figure_room(figures: Estimate, profile: Profile) -> Room:
+    """Cases are known not to be more than people; a mean may be anything."""
+    if figures.n_cases is None:
+        return -UNBOUNDED, UNBOUNDED
+    return -figures.n_cases, max(figures.n or 0, profile.redact_up_to) - figures.n_cases
+
+
+def _redacted_range(profile: Profile) -> tuple[int, int]:
+    """The least and the most people of a cell that is redacted for having few."""
+    return 0 if profile.zero == "suppressed" else 1, profile.redact_up_to
 
 
 def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list[int]], bool]:

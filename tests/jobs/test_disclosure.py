@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.disclosure import (
@@ -16,6 +16,7 @@ from jobs.disclosure import (
     round_count,
 )
 from jobs.presentation import korn_graubard
+from jobs.sums import Audit, Line
 from jobs.survey import CohortRow, Estimate
 from tests.jobs.recover import find_recoverable
 
@@ -227,6 +228,35 @@ def test_two_hidden_cells_in_every_line_are_not_enough():
     assert find_recoverable(protect_rows(rows)) == []
 
 
+# sizes of two hidden parts of a total, how far each may be off, and what the audit hides of (first, second, total,
+# a third part of 9 that is shown)
+AUDITS = [
+    ([4, 4, 17], [(-3, 3), (-3, 3), (-9, 0), (-1, 8)], set()),  # one may be higher, the other lower
+    ([1, 7, 17], [(0, 6), (-6, 0), (-9, 0), (-1, 8)], set()),
+    ([1, 1, 11], [(0, 6), (0, 6), (-3, 0), (-1, 2)], {3}),  # neither may be lower: both are 1, unless the third goes
+    ([1, 8, 18], [(0, 6), (0, 10), (-10, 0), (-1, 9)], {3}),
+    ([1, 1, 2], [(0, 0), (0, 0), (0, 0), (0, 0)], set()),  # nothing that could be hidden would help
+]
+
+
+@pytest.mark.parametrize(("sizes", "rooms", "cover"), AUDITS)
+def test_the_audit_finds_the_cheapest_cover(sizes, rooms, cover):
+    audit = Audit([Line(2, (0, 1, 3))], [*sizes, 9], rooms)
+    assert audit.find_cover({0, 1}, {0, 1}) == cover
+    assert not cover or audit.find_cover({0, 1} | cover, {0, 1} | cover) == set()
+
+
+def test_the_audit_reads_all_lines_together():
+    """Rows and columns hide two cells each, but the odd one out of two blocks follows (see above)."""
+    hidden = [(r, c) for r, c in product(range(4), range(4)) if (r < 2) == (c < 2)] + [(1, 2)]
+    lines = [Line(16 + r, tuple(4 * r + c for c in range(4))) for r in range(4)]
+    lines += [Line(20 + c, tuple(4 * r + c for r in range(4))) for c in range(4)]
+    cells = {4 * r + c for r, c in hidden}
+    audit = Audit(lines, [50] * 16 + [200] * 8, [(-9.0, 9.0)] * 24)
+    assert audit.find_cover(cells, cells - {6}) == set()
+    assert len(audit.find_cover(cells, cells)) >= 1
+
+
 subsets = [b for size in range(4) for b in product(*[COHORTS] * size) if len(set(b)) == size and list(b) == sorted(b)]
 
 
@@ -235,6 +265,7 @@ subsets = [b for size in range(4) for b in product(*[COHORTS] * size) if len(set
     st.lists(st.integers(0, 100), min_size=12, max_size=12),
     st.sets(st.sampled_from(subsets), min_size=1),
 )
+@example([7, 15, 0, 0, 7, 2, 16, 1, 0, 0, 1, 7], [0] * 12, set(subsets))  # no line tells, all of them together do
 @settings(max_examples=60)
 def test_nothing_redacted_follows_from_what_is_published(people, shares, breakdowns):
     cells = list(product(SEX, AGE, REGION))
