@@ -151,7 +151,8 @@ def _find_repeated(keys: Sequence[Coded], starts: Flags) -> Flags:
         changes[1:] |= key.codes[1:] != key.codes[:-1]
     size = np.bincount(np.cumsum(changes) - 1)
     known = ~np.any([key.is_null for key in keys], axis=0)
-    return np.logical_and(known, size[np.cumsum(changes) - 1] > 1)
+    repeated: Flags = known & (size[np.cumsum(changes) - 1] > 1)
+    return repeated
 
 
 def _break(rule: Rule, columns: Mapping[str, Coded], repeated: Flags) -> Flags:
@@ -194,7 +195,8 @@ def _differ(left: Coded, right: Coded) -> Flags:
     """The rows in which both have a value, and not the same."""
     place = {value: i for i, value in enumerate(left.values.tolist())}
     translated = np.array([place.get(value, len(place)) for value in right.values.tolist()] + [-1])[right.codes]
-    return np.logical_and(~left.is_null & ~right.is_null, left.codes != translated)
+    differ: Flags = ~left.is_null & ~right.is_null & (left.codes != translated)
+    return differ
 
 
 def _decide_fates(
