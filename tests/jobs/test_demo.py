@@ -14,7 +14,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from expectations.codebook import read_codebook
-from expectations.judging import judge_rows
+from expectations.judging import appoint_judge, judge_table
+from expectations.reading import prepare_rows
 from jobs.demo import Plan, expected_counts, truth_folder, write_demo, write_part, write_parts
 from jobs.demo_model import EFFECTS, ITEMS, POPULATION, POSITIVE, TRAITS, build_country
 from jobs.demo_rows import COLUMNS, DEFECTS, shuffle_ids
@@ -200,8 +201,9 @@ def test_every_defect_breaks_its_one_rule(spark: SparkSession, demo: Any, tmp_pa
     key.write_bytes(b"k" * 32)
     book, _ = read_codebook("demo_population")
     delivered = read_extract(spark, book, demo.folder, key)
-    judged = judge_rows(delivered.frame, book, RUN_DATE).select("fate", "failed_rules").collect()
-    fates = Counter(row.fate for row in judged)
+    prepared = prepare_rows(delivered.frame, book).toArrow()
+    judged = judge_table(prepared, appoint_judge(book, RUN_DATE)).select(["fate", "failed_rules"]).to_pylist()
+    fates = Counter(row["fate"] for row in judged)
     dirty = sum(demo.counts[kind] for kind in DEFECTS)
     assert fates == {
         "accepted": demo.counts["clean"],
@@ -211,10 +213,10 @@ def test_every_defect_breaks_its_one_rule(spark: SparkSession, demo: Any, tmp_pa
     }
     broken: Counter[str] = Counter()
     for row in judged:
-        if row.fate != "quarantined":
+        if row["fate"] != "quarantined":
             continue
         # The fields of a row that cannot be cut are empty, so it breaks the rules of presence too.
-        rule, *more = row.failed_rules
+        rule, *more = row["failed_rules"]
         assert rule == "row_shape" or not more
         stem, _, kind = rule.rpartition("_")
         broken[f"<item>_{kind}" if stem in ITEMS else rule] += 1
