@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from jobs.machine import GIB, measure_machine, memory_limit
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/latest.json"
 NIGHTS, FULL_NIGHTS = (100_000, 1_000_000), (100_000, 1_000_000, 10_000_000)
+PARTS = ("scoring", "feed", "nights")
 ROUNDS = 3
 MILLION = 1_000_000
 
@@ -30,25 +32,45 @@ MILLION = 1_000_000
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--full", action="store_true", help="an hour: ten million people, and docs/performance.md")
+    told = "measure these alone; the others' figures are those of the last run, on this very machine"
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help=told)
     parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="where people and lakes are made")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    found = read_others(arguments.parts, describe_machine())
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_lake(folder)
-        found = {"machine": describe_machine()}
-        save(found, "scoring", measure_scoring(folder / "first", folder, MILLION, ROUNDS))
-        save(found, "feed", measure_feeding(folder / "first", folder, 200_000, ROUNDS))
-        nights = []
-        for people in FULL_NIGHTS if arguments.full else NIGHTS:
-            nights.append(measure_night(folder, people))
-            save(found, "nights", nights)
-    save(found, "growth", find_growth(nights))
-    save(found, "stages", {"people": nights[-1]["people"], **describe_stages(nights[-1])})
+        if "scoring" in arguments.parts:
+            save(found, "scoring", measure_scoring(folder / "first", folder, MILLION, ROUNDS))
+        if "feed" in arguments.parts:
+            save(found, "feed", measure_feeding(folder / "first", folder, 200_000, ROUNDS))
+        if "nights" in arguments.parts:
+            measure_nights(found, folder, FULL_NIGHTS if arguments.full else NIGHTS)
     if arguments.full:
         write_page(found, ROOT / "docs")
     print(RESULTS)
     return 0
+
+
+def read_others(parts: Sequence[str], machine: dict[str, Any]) -> dict[str, Any]:
+    """The last run's figures of the parts that are not measured now: all of them, and of this machine."""
+    others = [part for part in PARTS if part not in parts]
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if others and RESULTS.exists() else {}
+    if lacking := [part for part in others if part not in found]:
+        sys.exit(f"{RESULTS} has no {' and no '.join(lacking)}: measure that, too")
+    if others and {**found["machine"], "load_before": None} != {**machine, "load_before": None}:
+        sys.exit(f"{RESULTS} is of another machine: measure every part")
+    return {**found, "machine": machine}
+
+
+def measure_nights(found: dict[str, Any], folder: Path, sizes: Sequence[int]) -> None:
+    nights: list[dict[str, Any]] = []
+    for people in sizes:
+        nights.append(measure_night(folder, people))
+        save(found, "nights", nights)
+    save(found, "growth", find_growth(nights))
+    save(found, "stages", {"people": nights[-1]["people"], **describe_stages(nights[-1])})
 
 
 def save(found: dict[str, Any], part: str, figures: Any) -> None:
