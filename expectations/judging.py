@@ -22,6 +22,7 @@ from expectations.rules import NUMBER, RAW, Rule, build_rules, helper
 ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = FATES = ("accepted", "quarantined", "ineligible", "duplicate")
 READS_NUMBER = re.compile(NUMBER.replace(r"\z", r"\Z"))
 TIME = pa.timestamp("us", tz="UTC")
+KINDS = {"O": pa.string(), "f": pa.float64(), "b": pa.bool_(), "i": TIME}  # of NumPy's values, in Arrow
 Flags = NDArray[np.bool_]
 
 
@@ -56,10 +57,11 @@ class Coded:
     def is_null(self) -> Flags:
         return np.less(self.codes, 0)
 
-    def to_arrow(self, kind: pa.DataType) -> pa.Array:
+    def to_arrow(self) -> pa.Array:
+        """Texts stay a dictionary; whole numbers are times."""
         codes = pa.array(self.codes, mask=self.is_null)
-        found = pa.array(self.values).cast(kind)
-        return pa.DictionaryArray.from_arrays(codes, found) if pa.types.is_string(kind) else found.take(codes)
+        found = pa.array(self.values).cast(KINDS[self.values.dtype.kind])
+        return pa.DictionaryArray.from_arrays(codes, found) if pa.types.is_string(found.type) else found.take(codes)
 
 
 def judge_table(delivered: pa.Table, judge: Judge) -> pa.Table:
@@ -73,24 +75,18 @@ def judge_table(delivered: pa.Table, judge: Judge) -> pa.Table:
     order = pc.sort_indices(delivered, [(key, "ascending") for key in keys])
     people = delivered["person_id"].take(order).combine_chunks()
     columns = _read_columns(delivered, order.to_numpy(), judge)
-    columns["person_id"] = _encode_flags(np.ones(len(people), bool), people.is_null().to_numpy(zero_copy_only=False))
+    known_people = _encode_flags(np.ones(len(people), bool), people.is_null().to_numpy(zero_copy_only=False))
     starts = _find_starts(people)
     eligible = columns["eligible"].spread(columns["eligible"].values)
     repeated = _find_repeated([columns[key] for key in keys[1:]], starts)
-    broken = {rule.name: eligible & _break(rule, columns, repeated) for rule in judge.rules}
+    judged = {**columns, "person_id": known_people}
+    broken = {rule.name: eligible & _break(rule, judged, repeated) for rule in judge.rules}
     failed, warned = ([r.name for r in judge.rules if r.severity == severity] for severity in ("row", "warn"))
-    fates = _decide_fates(eligible, np.any([broken[name] for name in failed], axis=0), columns, judge, starts)
-    made = {name: column.to_arrow(_arrow_type(name, judge)) for name, column in columns.items()}
-    made |= {"person_id": people, "failed_rules": _list(failed, broken), "warned_rules": _list(warned, broken)}
-    made["fate"] = pa.DictionaryArray.from_arrays(pa.array(fates), pa.array(FATES))
+    breaks_any = np.any([broken[name] for name in failed], axis=0)
+    fates = _decide_fates(eligible, breaks_any, starts if judge.answered_at else None)
+    made = {"person_id": people, **{name: column.to_arrow() for name, column in columns.items()}}
+    made |= {"failed_rules": _list(failed, broken), "warned_rules": _list(warned, broken), "fate": fates}
     return pa.table(made)
-
-
-def _arrow_type(name: str, judge: Judge) -> pa.DataType:
-    flags = ("malformed", "unmatched", "eligible")
-    if name in flags or name.startswith(helper("")):
-        return pa.bool_()
-    return {"number": pa.float64(), "time": TIME}.get(judge.types.get(name, "text"), pa.string())
 
 
 def _read_columns(delivered: pa.Table, order: NDArray[np.uint64], judge: Judge) -> dict[str, Coded]:
@@ -149,9 +145,9 @@ def _find_repeated(keys: Sequence[Coded], starts: Flags) -> Flags:
     changes = starts.copy()
     for key in keys:
         changes[1:] |= key.codes[1:] != key.codes[:-1]
-    size = np.bincount(np.cumsum(changes) - 1)
+    group = np.cumsum(changes) - 1
     known = ~np.any([key.is_null for key in keys], axis=0)
-    repeated: Flags = known & (size[np.cumsum(changes) - 1] > 1)
+    repeated: Flags = known & (np.bincount(group)[group] > 1)
     return repeated
 
 
@@ -199,18 +195,16 @@ def _differ(left: Coded, right: Coded) -> Flags:
     return differ
 
 
-def _decide_fates(
-    eligible: Flags, failed: Flags, columns: Mapping[str, Coded], judge: Judge, starts: Flags
-) -> NDArray[np.int32]:
-    fates = np.where(
-        eligible, np.where(failed, FATES.index(QUARANTINED), FATES.index(ACCEPTED)), FATES.index(INELIGIBLE)
-    )
-    if judge.answered_at:
+def _decide_fates(eligible: Flags, failed: Flags, starts: Flags | None) -> pa.DictionaryArray:
+    """`starts` where answers have a time: the latest of a person's clean rows supersedes the others."""
+    accepted, quarantined, ineligible, duplicate = range(len(FATES))
+    fates = np.select([~eligible, failed], [ineligible, quarantined], accepted)
+    if starts is not None:
         # Rows that tie have broken `person_repeated`, so among a person's clean rows there is one latest.
-        clean = np.flatnonzero(eligible & ~failed)
+        clean = np.flatnonzero(fates == accepted)
         person = np.cumsum(starts)[clean]
-        fates[clean[:-1][person[1:] == person[:-1]]] = FATES.index(DUPLICATE)
-    return fates.astype(np.int32)
+        fates[clean[:-1][person[1:] == person[:-1]]] = duplicate
+    return pa.DictionaryArray.from_arrays(pa.array(fates.astype(np.int32)), pa.array(FATES))
 
 
 def _list(names: Sequence[str], broken: Mapping[str, Flags]) -> pa.Array:
