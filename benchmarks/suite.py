@@ -38,6 +38,8 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     found = read_others(arguments.parts, describe_machine())
+    if arguments.full and "nights" not in arguments.parts and len(found["nights"]) < len(FULL_NIGHTS):
+        sys.exit(f"{RESULTS} has no night of {FULL_NIGHTS[-1]:,} people: measure that, too")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_lake(folder)
