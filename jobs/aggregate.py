@@ -7,10 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Column
-from pyspark.sql import functions as F
 
-from expectations.codebook import Codebook, Outcome
+from expectations.codebook import Codebook
 from jobs.design import read_design
 from jobs.disclosure import protect_rows, redact_count
 from jobs.domain_sums import domain_sums
@@ -25,9 +23,7 @@ def run(job: Job) -> StageRecord:
     """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`."""
     outcomes = job.book.parsed_outcomes()
     with spark_session(job.lake, "aggregate") as spark:
-        profiles = spark.read.parquet(*[str(path) for path in job.night.paths("score", "profiles")])
-        columns = {outcome.name: measure_outcome(outcome) for outcome in outcomes}
-        sums = domain_sums(profiles, columns, job.book.breakdowns)
+        sums = domain_sums(spark.sparkContext, job.night.paths("score", "profiles"), outcomes, job.book.breakdowns)
     rows = estimate_rows(
         sums,
         read_design(job.night.paths("validate", "design")),
@@ -52,15 +48,6 @@ def run(job: Job) -> StageRecord:
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
     return StageRecord("aggregate", job.night.digests("validate", "train", "score"), tables, counts)
-
-
-def measure_outcome(outcome: Outcome) -> Column:
-    """The outcome of a person as a number; null where it is not known."""
-    value = F.col(outcome.source)
-    if outcome.cut is None:
-        return value.cast("double")
-    reached = value >= outcome.cut if outcome.side == ">=" else value <= outcome.cut
-    return reached.cast("double")
 
 
 def _write(

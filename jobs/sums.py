@@ -16,11 +16,14 @@ from scipy.optimize import linprog
 from scipy.sparse import block_array, csr_array, hstack
 from scipy.sparse.csgraph import connected_components
 
+from jobs.errors import StageError
+
 # How far below and above the truth a hidden cell may lie, for all that its label tells: (low <= 0, high >= 0).
 Room = tuple[float, float]
 Ints = NDArray[np.int64]
 
 TOLERANCE = 1e-6
+SOLVED, INFEASIBLE = 0, 2  # of linprog
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,15 @@ class Audit:
 def _solve(
     cost: NDArray[Any], sums: csr_array, rooms: NDArray[np.float64], place: NDArray[np.bool_], step: int
 ) -> NDArray[np.float64] | None:
-    """The cheapest differences that add up to 0, within their rooms and `step` or more at `place`; None if none do."""
+    """The cheapest differences that add up to 0, within their rooms and `step` or more at `place`; None if none do.
+
+    Raises StageError where HiGHS finds neither.
+    """
     low, high = rooms.T.copy()
     (low if step > 0 else high)[place] = step
     if (low > high).any():
         return None
     found = linprog(cost, A_eq=sums, b_eq=np.zeros(sums.shape[0]), bounds=np.column_stack([low, high]))
-    return np.asarray(found.x) if found.status == 0 else None
+    if found.status not in (SOLVED, INFEASIBLE):
+        raise StageError(f"whether a redacted count follows from the others was not found out ({found.message})")
+    return np.asarray(found.x) if found.status == SOLVED else None

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from model.scoring import Scorer
 
 
+Groups = tuple[tuple[str, tuple[int, ...]], ...]  # files, and the row groups of each
+
+
 @dataclass(frozen=True)
 class WorkItem:
-    """Row groups of features files (path, row groups), and the file to be made of them, less its ending."""
+    """Row groups of features files, and the file to be made of them, less its ending."""
 
-    pieces: tuple[tuple[str, tuple[int, ...]], ...]
+    pieces: Groups
     target: str
 
     def read_pieces(self) -> list["Piece"]:
@@ -39,22 +42,25 @@ class Made:
 
 
 def deal_work(features: Sequence[Path], scratch: Path, rows_per_item: int) -> list[WorkItem]:
+    """Work items of `deal_groups`, each with a file of its own in `scratch`."""
+    shares = deal_groups(features, rows_per_item)
+    return [WorkItem(share, str(scratch / f"part-{number:06d}")) for number, share in enumerate(shares)]
+
+
+def deal_groups(files: Sequence[Path], rows_per_item: int) -> list[Groups]:
     """Row groups in their order, so many that an item has `rows_per_item` or a row group more; empty ones left out.
 
     By rows alone, so that the output's files do not hang on the cores.
     """
     shares: list[dict[str, list[int]]] = [{}]
     rows = 0
-    for file, group, count in _list_groups(features):
+    for file, group, count in _list_groups(files):
         if rows >= rows_per_item:
             shares.append({})
             rows = 0
         shares[-1].setdefault(str(file), []).append(group)
         rows += count
-    return [
-        WorkItem(tuple((file, tuple(groups)) for file, groups in share.items()), str(scratch / f"part-{number:06d}"))
-        for number, share in enumerate(shares)
-    ]
+    return [tuple((file, tuple(groups)) for file, groups in share.items()) for share in shares]
 
 
 def _list_groups(features: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
