@@ -15,10 +15,15 @@ from benchmarks.margins import find_margins
 from benchmarks.peers.exchange import Floats, Task, save_task
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = {"peers": ("ctgan==0.12.1", "scikit-learn==1.9.1"), "mlflow": ("mlflow-skinny==3.17.2",)}
+PACKAGES = {
+    "peers": ("ctgan==0.12.1", "scikit-learn==1.9.1"),
+    "mlflow": ("mlflow-skinny==3.17.2",),
+    "svy": ("svy==0.35.0",),
+}
 SHARED = {
     "peers": ("torch",),
     "mlflow": ("torch", "pyspark", "pandas", "numpy", "pyarrow"),
+    "svy": (),
 }  # in the project's versions
 
 

@@ -129,5 +129,8 @@ def _solve(
         return None
     found = linprog(cost, A_eq=sums, b_eq=np.zeros(sums.shape[0]), bounds=np.column_stack([low, high]))
     if found.status not in (SOLVED, INFEASIBLE):
-        raise StageError(f"whether a redacted count follows from the others was not found out ({found.message})")
+        raise StageError(
+            f"whether a redacted count follows from the others was not found out ({found.message}): take a breakdown "
+            "out of the codebook, or report this fault"
+        )
     return np.asarray(found.x) if found.status == SOLVED else None

@@ -226,14 +226,23 @@ def _count_nulls(column: pa.ChunkedArray) -> int:
     return int(column.null_count + inside)
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
 def _convert_strictly(convert: Callable[[pa.Table, Any], dict[str, Any]]) -> Callable[[pa.Table, Any], dict[str, Any]]:
-    """Nulls would silently become NaN, 0 or the text 'None', second chunks be lost; and torch wants to write."""
+    """Nulls would silently become NaN, 0 or the text 'None', second chunks be lost; and torch wants to write.
+
+    Petastorm makes a pandas series of every column; of plain numbers Arrow makes the same array in a tenth of the time.
+    """
 
     def convert_table(table: pa.Table, schema: Any) -> dict[str, Any]:
         nullable = sorted(name for name in table.column_names if _count_nulls(table.column(name)))
         if nullable:
             raise ModelError(f"Columns {nullable} hold nulls: write a code for missing, or do not read them.")
-        arrays = convert(table.combine_chunks(), schema)
+        numbers = [field.name for field in table.schema if _is_number(field.type)]
+        arrays = convert(table.drop_columns(numbers).combine_chunks(), schema)
+        arrays |= {name: table.column(name).to_numpy() for name in numbers}
         return {name: np.require(array, requirements="W") for name, array in arrays.items()}
 
     return convert_table

@@ -110,7 +110,8 @@ class Scorer:
     def _score_block(self, codes: npt.NDArray[np.int8], size: int) -> Columns:
         """Float columns of up to `size` rows."""
         network, rows = self.model.network, len(codes)
-        padded = F.pad(torch.from_numpy(codes), (0, 0, 0, size - rows), value=MISSING)
+        # Nobody's rows are answered throughout: what people skip costs more.
+        padded = F.pad(torch.from_numpy(codes), (0, 0, 0, size - rows))
         categories = network.categories(padded.to(self.arithmetic.device))
         answered = categories >= 0
         posterior = network.posterior(categories)

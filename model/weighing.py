@@ -14,6 +14,7 @@ from model.network import Draws, Posterior, ProfileNetwork
 
 TOGETHER = 4  # items whose probabilities are multiplied before the logarithm
 LEAST = 1e-30  # of such a product: float32 has no exact numbers below 1e-38
+FARTHEST = 80.0  # of a location: what float32 can raise e to; beyond it, products are too small or do not change
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,23 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
     lower, upper = lower.masked_fill_(~known, -OPEN_EDGE), upper.masked_fill_(~known, OPEN_EDGE)
     log_gap = log_gap.masked_fill_(~known, 0.0)
     total = torch.zeros(placed.thetas.shape[1:])
+    rising, falling, both = lower.exp(), (-upper).exp(), (lower - upper).exp().add_(1.0)
     for group in (slice(start, start + TOGETHER) for start in range(0, len(lower), TOGETHER)):
         product = torch.ones_like(total)
         for item in range(len(lower))[group]:
             location = placed.locate(item)
-            above, below = location - lower[item], upper[item] - location
-            if placed.spread is not None:
-                above, below = above.mul_(placed.spread[item]), below.mul_(placed.spread[item])
-                product.mul_(torch.exp(-(above + below)).neg_().add_(1.0))
+            if placed.spread is None:
+                # 1 / sigmoid(x - l) sigmoid(u - x) = 1 + e^(l - u) + e^l / e^x + e^x / e^u: one exponential a draw.
+                grown = location.clamp_(-FARTHEST, FARTHEST).exp_()
+                odds = torch.addcmul(both[item], grown.reciprocal(), rising[item]).addcmul_(grown, falling[item])
+                product.mul_(odds)
+                continue
+            above, below = (location - lower[item]).mul_(placed.spread[item]), upper[item] - location
+            below.mul_(placed.spread[item])
+            product.mul_(torch.exp(-(above + below)).neg_().add_(1.0))
             product.mul_(above.sigmoid_()).mul_(below.sigmoid_())
         if placed.spread is None:
+            product.reciprocal_()
             total += log_gap[group].sum(dim=0)
         if float(product.min()) < LEAST:
             spread = None if placed.spread is None else placed.spread[group]

@@ -45,6 +45,21 @@ def test_tables_rise_strictly_and_stay_between_0_and_100(values, seed):
     assert len(table.values) == len(table.percentiles) <= 203
 
 
+@given(
+    hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(-3, 3, width=32)),
+    hnp.arrays(np.float32, 30, elements=st.floats(-5, 5, width=32) | st.just(np.nan)),
+)
+def test_ranks_are_those_of_straight_lines_between_the_tables_entries(values, others):
+    """Entries themselves, their neighbours, values between and beyond them, and what is no number."""
+    table = tabulate(values, np.ones(len(values)))
+    entries = np.array(table.values, np.float32)
+    asked = np.concatenate(
+        [entries, np.nextafter(entries, np.float32(9)), np.nextafter(entries, np.float32(-9)), others]
+    )
+    expected = np.where(np.isnan(asked), np.nan, np.interp(asked, table.values, table.percentiles))
+    np.testing.assert_allclose(table.rank(asked), expected, rtol=1e-6)
+
+
 def test_normal_population_gets_normal_percentiles():
     values = np.random.default_rng(1).normal(size=100_000)
     found = rank(values, np.ones(len(values)), [-1.959964, -0.674490, 0, 0.674490, 1.959964])
