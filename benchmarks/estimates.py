@@ -48,12 +48,17 @@ def main() -> int:
         found, rows = measure_ours(book, files, folder)
         ours = {tuple(label): figures for label, figures in map(_tell, rows)}
         for peer in arguments.peers:
+            answer = folder / f"{peer}.csv"
             try:
-                found[peer] = ask(peer, files, folder, arguments.folder)
+                if peer == "r":
+                    ask_r(book, files, folder / "asked", answer)
+                else:
+                    ask_svy(book, files, arguments.folder, answer)
             except PeerError as error:
                 sys.exit(f"estimates: {error}")
-            found[peer] |= compare(ours, folder / f"{peer}.csv")
-            found[peer]["times_ours"] = round(found[peer]["seconds"] / found["ours"]["seconds"], 1)
+            seconds = float(answer.with_suffix(".seconds").read_text())
+            ratio = round(seconds / found["ours"]["seconds"], 1)
+            found[peer] = {"seconds": seconds, "times_ours": ratio, **compare(ours, answer)}
     print(json.dumps({"people": arguments.people, "estimates": len(rows), **found}, indent=1))
     return 0
 
@@ -119,34 +124,31 @@ def _tell(row: CohortRow) -> tuple[Sequence[str], tuple[float | None, float | No
     return label, (row.figures.estimate, row.figures.se)
 
 
-def ask(peer: str, files: Sequence[Path], folder: Path, cache: Path) -> dict[str, Any]:
-    """Seconds that the peer took; its estimates lie in `<peer>.csv`."""
-    book, _ = read_codebook("demo_population")
-    asked = folder / f"{peer}-asked"
-    asked.mkdir()
-    people = write_people(book, files, asked) if peer == "r" else pq.read_table(files[0].parent)
+def ask_r(book: Codebook, files: Sequence[Path], folder: Path, answer: Path) -> None:
+    """Its estimates into `answer`, and beside it its seconds. Raises PeerError where R or its package is not there."""
+    folder.mkdir()
+    write_people(files, folder)
+    write_calls(book, folder / "calls.csv")
+    try:
+        subprocess.run(["Rscript", "-e", "library(survey)"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise PeerError("R or its package survey is not installed: run benchmarks/install_r.sh") from None
+    run(["Rscript", "--vanilla", str(ROOT / "benchmarks/peers/survey.R"), str(folder), str(answer)])
+
+
+def ask_svy(book: Codebook, files: Sequence[Path], cache: Path, answer: Path) -> None:
+    """Its estimates into `answer`, and beside it its seconds."""
     task = {
-        "rows": len(people),
-        "outcomes": [[o.name, o.source, o.side, o.cut] for o in book.parsed_outcomes()],
-        "breakdowns": [list(breakdown) for breakdown in book.breakdowns],
         "people": str(files[0].parent),
+        "outcomes": [[outcome.name, outcome.source, outcome.side, outcome.cut] for outcome in book.parsed_outcomes()],
+        "breakdowns": [list(breakdown) for breakdown in book.breakdowns],
     }
-    (asked / "task.json").write_text(json.dumps(task))
-    answer = folder / f"{peer}.csv"
-    if peer == "svy":
-        python = prepare_environment(cache, "svy")
-        run([str(python), "-m", "benchmarks.peers.survey_svy", str(asked / "task.json"), str(answer)])
-    else:
-        write_calls(book, asked / "calls.csv")
-        try:
-            subprocess.run(["Rscript", "-e", "library(survey)"], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            raise PeerError("R or its package survey is not installed: run benchmarks/install_r.sh") from None
-        run(["Rscript", "--vanilla", str(ROOT / "benchmarks/peers/survey.R"), str(asked), str(answer)])
-    return {"seconds": float(answer.with_suffix(".seconds").read_text())}
+    asked = answer.with_suffix(".json")
+    asked.write_text(json.dumps(task))
+    run([str(prepare_environment(cache, "svy")), "-m", "benchmarks.peers.survey_svy", str(asked), str(answer)])
 
 
-def write_people(book: Codebook, files: Sequence[Path], folder: Path) -> pa.Table:
+def write_people(files: Sequence[Path], folder: Path) -> None:
     """Columns as R reads them without a package: numbers as doubles, texts as codes beside their labels."""
     people = pq.read_table(list(files)).combine_chunks()
     for name, column in zip(people.column_names, people.columns, strict=True):
@@ -156,7 +158,6 @@ def write_people(book: Codebook, files: Sequence[Path], folder: Path) -> pa.Tabl
             encoded = column.combine_chunks().dictionary_encode()
             (encoded.indices.to_numpy() + 1).astype("<i4").tofile(folder / f"{name}.codes")
             (folder / f"{name}.labels").write_text("\n".join(encoded.dictionary.to_pylist()) + "\n")
-    return people
 
 
 def write_calls(book: Codebook, file: Path) -> None:
