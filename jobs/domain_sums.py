@@ -29,6 +29,7 @@ ROWS_PER_TASK = 500_000  # what a worker holds at once, in the columns that it n
 MANTISSA_BITS = 53
 # Sums and the power of the answer that each adds up, weighted.
 POWERS = {"sum_w": 0, "sum_wy": 1, "sum_wyy": 2}
+PARTS = tuple(name + part for name in POWERS for part in ("", "_fine"))
 COUNTS = ("n", "n_cases")
 # Beside them, of a worker: people in the cell, and those with a weight or an answer that is no number.
 CHECKS = ("people", "wrong")
@@ -70,13 +71,12 @@ class Plan:
     @property
     def schema(self) -> pa.Schema:
         """Of a worker's rows: breakdown and outcome by their numbers, cohorts outside the breakdown null."""
-        sums = [(name + part, pa.float64()) for name in POWERS for part in ("", "_fine")]
         return pa.schema(
             [("breakdown", pa.int32()), ("outcome", pa.int32())]
             + [(f"c{i}", pa.string()) for i in range(len(self.cohorts))]
             + [(name, pa.string()) for name in ("stratum", "psu")]
             + [(name, pa.int64()) for name in (*CHECKS, *COUNTS)]
-            + sums
+            + [(name, pa.float64()) for name in PARTS]
         )
 
 
@@ -157,7 +157,7 @@ def _add_groups(groups: Groups, plan: Plan) -> pa.Table:
 
 def add_sums(one: pa.Table, other: pa.Table) -> pa.Table:
     """The sums of all people of two tables of a plan's schema, no person in both."""
-    sums = [*CHECKS, *COUNTS, *(name + part for name in POWERS for part in ("", "_fine"))]
+    sums = [*CHECKS, *COUNTS, *PARTS]
     keys = [name for name in one.column_names if name not in sums]
     added = pa.concat_tables([one, other]).group_by(keys).aggregate([(name, "sum") for name in sums])
     return added.rename_columns([*keys, *sums]).select(one.column_names)
@@ -166,8 +166,8 @@ def add_sums(one: pa.Table, other: pa.Table) -> pa.Table:
 def add_people(people: pa.Table, plan: Plan) -> pa.Table:
     """The sums of some people, as a table of `plan.schema`."""
     weight = people["weight"].cast(pa.float64()).to_numpy()
-    people = people.filter(pa.array(~(weight <= 0)))  # what is no number stays, and is counted
-    weight = weight[~(weight <= 0)]
+    kept = ~(weight <= 0)  # what is no number stays, and is counted
+    people, weight = people.filter(pa.array(kept)), weight[kept]
     coded = {name: _encode(people[name]) for name in (*plan.cohorts, "stratum", "psu")}
     sets = [_group(coded, breakdown) for breakdown in plan.breakdowns]
     parts = []
