@@ -38,6 +38,12 @@ def logit_interval(p: float, se: float, df: int) -> Interval:
     return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
 
 
+def log_t_interval(total: float, se: float, df: int) -> Interval:
+    """t interval on the logarithm's scale, brought back; total > 0. The SE of the logarithm is se / total."""
+    low, high = t_interval(math.log(total), se / total, df)
+    return math.exp(low), math.exp(high)
+
+
 def effective_n(p: float, se: float, n: int) -> float:
     """p (1-p) / SE^2, before it is cut at n; n itself at p of 0 or 1, where the SE is 0."""
     if p in (0.0, 1.0):

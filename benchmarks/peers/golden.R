@@ -1,0 +1,80 @@
+# Rscript golden.R FOLDER: a simulated survey into FOLDER/people.csv, and what R's survey package makes of it into
+# FOLDER/estimates.csv. What lies in tests/jobs/golden was made by it; R 4.2.2, survey 4.1-1.
+suppressMessages(library(survey))
+folder <- commandArgs(TRUE)[1]
+
+set.seed(20)
+psus <- expand.grid(psu = c("1", "2"), stratum = letters[1:8], stringsAsFactors = FALSE)
+people <- psus[rep(1:16, times = sample(9:16, 16, replace = TRUE)), ]
+effect <- rnorm(16, 0, 0.5)[match(paste(people$stratum, people$psu), paste(psus$stratum, psus$psu))]
+rows <- nrow(people)
+people$weight <- round(rlnorm(rows, 5, 0.6), 3)
+people$sex <- sample(c("men", "women"), rows, replace = TRUE)
+people$age <- sample(c("18-39", "40-59", "60+"), rows, replace = TRUE)
+people$y <- pmin(27, pmax(0, round(5 + 5 * (effect + rnorm(rows)))))
+people$y[sample(rows, 12)] <- NA
+people$x <- round(rlnorm(rows, 1 + 0.3 * effect, 0.5), 3)
+people$x[sample(rows, 6)] <- NA
+people$psus <- 3 + match(people$stratum, letters) # PSUs of the population, per stratum
+people$high <- as.numeric(people$y >= 10)
+rownames(people) <- NULL
+
+found <- list()
+note <- function(method, domain, outcome, kind, estimate, se, df, low = NA, high = NA) {
+  row <- data.frame(method, domain, outcome, kind)
+  row[c("estimate", "se", "df", "ci_low", "ci_high")] <- as.numeric(c(estimate, se, df, low, high))
+  found[[length(found) + 1]] <<- row
+}
+note_all <- function(method, design) {
+  for (domain in c("all", "men", "women")) {
+    cell <- if (domain == "all") design else subset(design, sex == domain)
+    for (outcome in c("y", "high", "x")) {
+      answered <- if (domain == "all") design[!is.na(design$variables[[outcome]]), ] else cell[!is.na(cell$variables[[outcome]]), ]
+      df <- degf(answered)
+      mean <- svymean(reformulate(outcome), answered)
+      bounds <- confint(mean, df = df)
+      note(method, domain, outcome, "mean", coef(mean), SE(mean), df, bounds[1], bounds[2])
+      total <- svytotal(reformulate(outcome), answered)
+      names(total) <- "total"
+      bounds <- exp(confint(svycontrast(total, quote(log(total))), df = df))
+      note(method, domain, outcome, "total", coef(total), SE(total), df, bounds[1], bounds[2])
+    }
+    both <- cell[!is.na(cell$variables$y) & !is.na(cell$variables$x), ]
+    ratio <- svyratio(~y, ~x, both)
+    bounds <- confint(ratio, df = degf(both))
+    note(method, domain, "y_per_x", "ratio", coef(ratio), SE(ratio), degf(both), bounds[1], bounds[2])
+    answered <- cell[!is.na(cell$variables$y), ]
+    for (share in c(0.1, 0.25, 0.5, 0.75, 0.9)) {
+      row <- svyquantile(~y, answered, share, interval.type = "mean", qrule = "math")$y
+      note(method, domain, paste0("y_p", 100 * share), "quantile", row[1], row[4], degf(answered), row[2], row[3])
+    }
+  }
+}
+
+options(survey.lonely.psu = "fail")
+taylor <- svydesign(ids = ~psu, strata = ~stratum, weights = ~weight, data = people, nest = TRUE)
+note_all("taylor", taylor)
+note_all("fpc", svydesign(ids = ~psu, strata = ~stratum, weights = ~weight, fpc = ~psus, data = people, nest = TRUE))
+people$fraction <- 2 / people$psus
+fraction <- svydesign(ids = ~psu, strata = ~stratum, weights = ~weight, fpc = ~fraction, data = people, nest = TRUE)
+note_all("fpc_fraction", fraction)
+people$fraction <- NULL
+
+shares <- c(0.5, 0.3, 0.2)
+for (outcome in c("y", "high")) {
+  over <- svystandardize(taylor, ~age, ~sex, population = shares, excluding.missing = reformulate(outcome))
+  by <- svyby(reformulate(outcome), ~sex, over, svymean)
+  for (domain in c("men", "women")) {
+    df <- degf(subset(over, sex == domain))
+    note("standardised", domain, outcome, "mean", coef(by)[[domain]], SE(by)[by$sex == domain], df)
+  }
+  whole <- svystandardize(taylor, ~age, population = shares, excluding.missing = reformulate(outcome))
+  mean <- svymean(reformulate(outcome), whole)
+  note("standardised", "all", outcome, "mean", coef(mean), SE(mean), degf(whole))
+}
+
+write.csv(people, file.path(folder, "people.csv"), row.names = FALSE, quote = FALSE, na = "")
+found <- do.call(rbind, found)
+for (name in c("estimate", "se", "ci_low", "ci_high")) found[[name]] <- format(found[[name]], digits = 17, trim = TRUE)
+found[found == "NaN" | found == "NA"] <- ""
+write.csv(found, file.path(folder, "estimates.csv"), row.names = FALSE, quote = FALSE)

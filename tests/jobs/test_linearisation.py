@@ -1,0 +1,63 @@
+"""Totals, ratios and standardised means against R's svytotal, svyratio and svystandardize."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jobs.linearisation import score_ratio, score_standardised
+from jobs.presentation import log_t_interval, t_interval
+from jobs.survey import _sum_variance, count_psus
+from tests.jobs.golden_survey import add_up, list_psus, read_estimates, read_people, select
+
+TWELVE_DIGITS = 1e-12
+# Of the standard population.
+SHARES = {"18-39": 0.5, "40-59": 0.3, "60+": 0.2}
+
+
+def label(row):
+    return f"{row['domain']} {row['outcome']}"
+
+
+def find_se(people, scores):
+    everybody = read_people()
+    sizes = count_psus(zip(everybody["stratum"], everybody["psu"], strict=True))
+    return math.sqrt(_sum_variance(list_psus(people)[0], scores, sizes, "fail"))
+
+
+@pytest.mark.parametrize("row", read_estimates("taylor", "total"), ids=label)
+def test_totals_and_their_log_t_intervals(row):
+    people = select(read_people(), row["domain"], row["outcome"])
+    scores = add_up(people, people["weight"] * people[row["outcome"]])
+    total, se = math.fsum(scores), find_se(people, scores)
+    assert (total, se) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
+    bounds = log_t_interval(total, se, row["df"])
+    assert bounds == pytest.approx((row["ci_low"], row["ci_high"]), rel=1e-10)
+
+
+@pytest.mark.parametrize("row", read_estimates("taylor", "ratio"), ids=label)
+def test_ratios(row):
+    people = select(read_people(), row["domain"], "y", "x")
+    sums = [add_up(people, people["weight"] * people[name]) for name in ("y", "x")]
+    ratio, scores = score_ratio(*sums)
+    se = find_se(people, scores)
+    assert (ratio, se) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
+    assert t_interval(ratio, se, row["df"]) == pytest.approx((row["ci_low"], row["ci_high"]), rel=1e-10)
+
+
+@pytest.mark.parametrize("row", read_estimates("standardised"), ids=label)
+def test_standardised_means_and_proportions(row):
+    people = select(read_people(), row["domain"], row["outcome"])
+    inside = [people["weight"] * (people["age"] == group) for group in SHARES]
+    sum_w = np.array([add_up(people, w) for w in inside])
+    sum_wy = np.array([add_up(people, w * people[row["outcome"]]) for w in inside])
+    estimate, scores = score_standardised(np.array(list(SHARES.values())), sum_w, sum_wy)
+    assert (estimate, find_se(people, scores)) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
+
+
+def test_a_ratio_to_the_weight_is_the_mean():
+    sum_w, sum_wy = np.array([2.0, 3.0, 5.0]), np.array([1.0, 0.0, 4.0])
+    assert score_ratio(sum_wy, sum_w)[0] == 0.5
+    one, scores = score_standardised(np.array([1.0]), sum_w[None], sum_wy[None])
+    assert one == 0.5
+    assert scores == pytest.approx(score_ratio(sum_wy, sum_w)[1])
