@@ -44,7 +44,7 @@ note_all <- function(method, design) {
     bounds <- confint(ratio, df = degf(both))
     note(method, domain, "y_per_x", "ratio", coef(ratio), SE(ratio), degf(both), bounds[1], bounds[2])
     answered <- cell[!is.na(cell$variables$y), ]
-    for (share in c(0.1, 0.25, 0.5, 0.75, 0.9)) {
+    for (share in c(0.1, 0.5, 0.75)) {
       row <- svyquantile(~y, answered, share, interval.type = "mean", qrule = "math")$y
       note(method, domain, paste0("y_p", 100 * share), "quantile", row[1], row[4], degf(answered), row[2], row[3])
     }
@@ -73,8 +73,61 @@ for (outcome in c("y", "high")) {
   note("standardised", "all", outcome, "mean", coef(mean), SE(mean), degf(whole))
 }
 
+# Replicate weights are the full weight times a factor of the PSU, FOLDER/factors.csv.
+units <- unique(people[c("stratum", "psu")])
+unit <- match(paste(people$stratum, people$psu), paste(units$stratum, units$psu))
+unstratified <- svydesign(ids = ~ stratum + psu, weights = ~weight, data = transform(people, stratum = paste(stratum, psu)))
+made <- list(
+  BRR = as.svrepdesign(taylor, type = "BRR", compress = FALSE),
+  Fay = as.svrepdesign(taylor, type = "Fay", fay.rho = 0.3, compress = FALSE),
+  JK1 = as.svrepdesign(unstratified, type = "JK1", compress = FALSE),
+  JKn = as.svrepdesign(taylor, type = "JKn", compress = FALSE),
+  bootstrap = as.svrepdesign(taylor, type = "bootstrap", replicates = 20, compress = FALSE)
+)
+signs <- 2 * hadamard(19) - 1
+follow <- cbind(seq_len(nrow(units)) + 1, seq_len(nrow(units)) + 2)
+made$ACS <- 1 + 2^-1.5 * signs[follow[, 1], ] - 2^-1.5 * signs[follow[, 2], ]
+factors <- list()
+for (type in names(made)) {
+  own <- if (type == "ACS") made[[type]][unit, ] else weights(made[[type]], "replication")
+  own <- matrix(as.numeric(own), nrow = nrow(people))
+  rscales <- if (type == "JKn") made[[type]]$rscales else NULL
+  for (mse in if (type %in% c("JKn", "bootstrap")) c(FALSE, TRUE) else FALSE) {
+    design <- suppressWarnings(svrepdesign(
+      data = people, repweights = own * people$weight, weights = ~weight, type = type, combined.weights = TRUE,
+      rho = if (type == "Fay") 0.3 else NULL, rscales = rscales, mse = mse
+    ))
+    note_all(paste0(type, if (mse) "_mse" else ""), design)
+  }
+  kept <- own[match(seq_len(nrow(units)), unit), ]
+  factors[[type]] <- data.frame(
+    method = type, replicate = rep(seq_len(ncol(kept)), each = nrow(units)), stratum = units$stratum, psu = units$psu,
+    factor = format(as.vector(kept), digits = 17, trim = TRUE),
+    rscale = rep(if (is.null(rscales)) rep(1, ncol(kept)) else rscales, each = nrow(units))
+  )
+}
+write.csv(do.call(rbind, factors), file.path(folder, "factors.csv"), row.names = FALSE, quote = FALSE)
+
+# Raking to sex and age, without bounds and with ones that bind; its weights per cell are the total of 1.
+population <- sum(people$weight)
+sexes <- data.frame(sex = c("men", "women"), Freq = population * c(0.55, 0.45))
+ages <- data.frame(age = c("18-39", "40-59", "60+"), Freq = population * c(0.2, 0.3, 0.5))
+people$cell <- paste(people$sex, people$age)
+totals <- c(population, 0.45 * population, population * c(0.3, 0.5))
+tight <- list(maxit = 200, epsilon = 1e-10)
+raked <- list(
+  rake = rake(taylor, list(~sex, ~age), list(sexes, ages), control = tight),
+  calibrate = calibrate(taylor, ~ sex + age, totals, calfun = "raking", epsilon = 1e-12, maxit = 200),
+  calibrate_bounded = calibrate(taylor, ~ sex + age, totals, calfun = "raking", bounds = c(0.62, 1.6), epsilon = 1e-10, maxit = 500)
+)
+for (method in names(raked)) {
+  factor <- weights(raked[[method]]) / people$weight
+  for (cell in sort(unique(people$cell))) note(method, cell, "factor", "factor", factor[people$cell == cell][1], NA, NA)
+}
+people$cell <- NULL
+
 write.csv(people, file.path(folder, "people.csv"), row.names = FALSE, quote = FALSE, na = "")
 found <- do.call(rbind, found)
 for (name in c("estimate", "se", "ci_low", "ci_high")) found[[name]] <- format(found[[name]], digits = 17, trim = TRUE)
 found[found == "NaN" | found == "NA"] <- ""
-write.csv(found, file.path(folder, "estimates.csv"), row.names = FALSE, quote = FALSE)
+write.csv(found, file.path(folder, "estimates.csv"), row.names = FALSE, quote = FALSE, na = "")
