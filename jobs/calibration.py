@@ -96,6 +96,12 @@ def _read_margins(
     """The margins' names (K,), whether each cell is in each (cells, K), and the people wanted in each (K,)."""
     names = [(cohort, group) for cohort, groups in margins.items() for group in groups]
     inside = np.array([[float(cell[cohort] == group) for cohort, group in names] for cell in cells])
+    people = inside.T @ weights
+    for (cohort, group), held in zip(names, people, strict=True):
+        if not held > 0:
+            raise ContractBroken(
+                f"nobody is in {cohort} = {group}, for which `margins` has a count: join it to another"
+            )
     population, first = 0.0, ""
     for cohort, groups in margins.items():
         strange = sorted({str(cell[cohort]) for cell, w in zip(cells, weights, strict=True) if w > 0} - set(groups))
@@ -108,12 +114,6 @@ def _read_margins(
             raise ContractBroken(
                 f"the margins of {first} and {cohort} are of {population:,.0f} and {total:,.0f} people: "
                 "they must be of the same population"
-            )
-    people = inside.T @ weights
-    for (cohort, group), held in zip(names, people, strict=True):
-        if not held > 0:
-            raise ContractBroken(
-                f"nobody is in {cohort} = {group}, for which `margins` has a count: join it to another"
             )
     totals = {cohort: math.fsum(groups.values()) for cohort, groups in margins.items()}
     wanted = [margins[cohort][group] * population / totals[cohort] for cohort, group in names]

@@ -24,7 +24,7 @@ DEPENDENT = 1e-10  # share of a column's sum of squares; R's qr() judges its roo
 
 @dataclass(frozen=True)
 class Replication:
-    """The variance is `scale` x the sum of `rscales` (R,) x squares about the replicates' mean (`mse`: the estimate)."""
+    """The variance: `scale` x the sum of `rscales` (R,) x squares about the replicates' mean (`mse`: the estimate)."""
 
     scale: float
     rscales: Floats
