@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from expectations.codebook import Codebook
 from jobs.design import read_design
-from jobs.disclosure import protect_rows, redact_count
+from jobs.disclosure import protect_rows
+from jobs.disclosure_profiles import redact_count
 from jobs.domain_sums import domain_sums
 from jobs.job import Job
 from jobs.lake import StageRecord

@@ -5,18 +5,14 @@ nearest 5; derived figures come from rounded counts. Complementary suppression k
 out of its neighbours and a published total (see `jobs.suppression`).
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from jobs.presentation import Interval, korn_graubard, t_interval
+from jobs.disclosure_profiles import OPENSAFELY, Profile, is_small, redacted_range, round_count, rounding_cell
+from jobs.presentation import Interval, judge_mean, judge_proportion, korn_graubard, t_interval
 from jobs.sums import Room, find_lines
 from jobs.suppression import hide_neighbours
 from jobs.survey import CohortRow, Disclosure, Estimate
-
-Zero = Literal["shown", "suppressed", "shown unless a whole group is 0 % or 100 %"]
-Rounding = Literal["none", "nearest 5", "midpoint 6"]
 
 # People's traits are estimates of a model about them: their means stay in cohorts_internal.
 INTERNAL_SUFFIX = "_mean"
@@ -32,89 +28,84 @@ TOO_FEW = "withheld: too few people"
 TOO_FEW_CASES = "withheld: too few people on one side of the cut"
 TOO_FEW_DF = "withheld: too few degrees of freedom"
 NEIGHBOUR = "withheld: it would give a neighbouring figure away"
+FEW_MOVED = "withheld: too few people came, left or answered anew since an earlier release"
+
+
+# Of an outcome's row: who it is of, and what is estimated.
+Key = tuple[tuple[str, ...], tuple[str, ...], str, str]
 
 
 @dataclass(frozen=True)
-class Profile:
-    """One disclosure rule set. Shares and ratios that no outcome needs yet are data for those that will."""
+class Release:
+    """An earlier public release of the same population.
 
-    name: str
-    redact_up_to: int
-    zero: Zero
-    rounding: Rounding
-    proportion_decimals: int = 3
-    min_df: int = 0
-    dominance_share: float | None = None
-    p_ratio: float | None = None
+    `moved` has, for each of tonight's rows, how many people came to its cell, left it or answered anew since then.
+    """
+
+    run_date: str
+    rows: Mapping[Key, CohortRow]
+    moved: Mapping[Key, int]
 
 
-OPENSAFELY = Profile("opensafely", 7, "shown unless a whole group is 0 % or 100 %", "nearest 5")
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        OPENSAFELY,
-        Profile("midpoint6", 0, "shown", "midpoint 6"),
-        Profile("cms", 10, "shown", "none"),
-        Profile("nhs_mhsds", 4, "suppressed", "nearest 5", proportion_decimals=2),
-        Profile("acro", 9, "suppressed", "none", min_df=10, dominance_share=0.90, p_ratio=0.10),
-    )
-}
+def key_of(row: CohortRow) -> Key:
+    return row.breakdown, row.cell, row.outcome, row.figures.kind
 
 
-def round_count(count: int, profile: Profile = OPENSAFELY) -> int:
-    """A count as the profile publishes it; redaction is not decided here."""
-    if profile.rounding == "nearest 5":
-        return 5 * math.floor(count / 5 + 0.5)
-    if profile.rounding == "midpoint 6":
-        return math.ceil(count / 6) * 6 - 3 if count else 0
-    return count
-
-
-def redact_count(count: int, profile: Profile = OPENSAFELY) -> int | None:
-    """A lone count (of rows, of files' people) as the profile publishes it; None where it is redacted."""
-    return None if _is_small(count, profile.redact_up_to, profile.zero == "suppressed") else round_count(count, profile)
-
-
-def protect_rows(rows: Sequence[CohortRow], profile: Profile = OPENSAFELY) -> list[CohortRow]:
+def protect_rows(
+    rows: Sequence[CohortRow], profile: Profile = OPENSAFELY, earlier: Sequence[Release] = ()
+) -> list[CohortRow]:
     """The public rows of one night's internal rows, in their order; rows of traits are left out.
 
     A count that the profile redacts takes its whole row with it. A proportion goes where its numerator, or the rest,
     is such a count. Then neighbours go until nothing redacted can be worked out. A figure that the presentation rules
     suppress goes too, but it is no secret. What stays is rounded, and its interval is made anew from rounded figures.
+
+    Whoever has an `earlier` release learns what changed. A row goes where the people who moved since then are so few
+    that somebody may know them all; where nobody did, what was hidden then stays hidden. A cell that was shown then,
+    and has changed by people who are known, cannot hide a neighbour.
     """
     public = [row for row in rows if not row.outcome.endswith(INTERNAL_SUFFIX)]
     protected: dict[int, CohortRow] = {}
     for outcome in dict.fromkeys(row.outcome for row in public):
         places = [i for i, row in enumerate(public) if row.outcome == outcome]
-        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile), strict=True):
+        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile, earlier), strict=True):
             protected[i] = row
     return [protected[i] for i in range(len(public))]
 
 
-def _protect_outcome(rows: Sequence[CohortRow], profile: Profile) -> list[CohortRow]:
+def _protect_outcome(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release] = ()) -> list[CohortRow]:
     sizes = [row.figures.n or 0 for row in rows]
     lines = find_lines([dict(zip(row.breakdown, row.cell, strict=True)) for row in rows])
+    linked, kept, known = _compare_releases(rows, profile, earlier)
 
-    few = {i for i, n in enumerate(sizes) if _is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
-    beside_few = hide_neighbours(lines, sizes, few, few, _small_count(sizes, profile), _count_rooms(sizes, profile))
+    few = {i for i, n in enumerate(sizes) if is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
+    no_count, rooms = few | linked, _count_rooms(sizes, profile)
+    is_small_sum, width = _small_count(sizes, profile), profile.least_width
+    beside_few = hide_neighbours(lines, sizes, no_count, no_count, is_small_sum, rooms, width, known)
 
     reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
-    secret = few | beside_few | set(reasons)
-    unreliable = {i for i, row in enumerate(rows) if row.figures.presentation == "suppress" and sizes[i]}
+    reasons |= {i: FEW_MOVED for i in kept if i not in reasons}
+    secret = no_count | beside_few | set(reasons)
+    rounded = [_judge_again(_round_figures(row, profile), row) for row in rows]
+    unreliable = {i for i, figures in enumerate(rounded) if figures.presentation == "suppress" and sizes[i]}
     figure_rooms = [_figure_room(row.figures, profile) for row in rows]
-    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, _small_figure(rows, profile), figure_rooms)
+    small_figure = _small_figure(rows, profile)
+    covers = known - secret - unreliable
+    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, small_figure, figure_rooms, width, covers)
 
     def publish(i: int, row: CohortRow) -> tuple[Disclosure, Estimate]:
         if i in few:
             return "suppressed", _hide_count(row.figures, TOO_FEW)
+        if i in linked:
+            return "suppressed", _hide_count(row.figures, FEW_MOVED)
         if i in beside_few:
             return "complementary", _hide_count(row.figures, NEIGHBOUR)
-        rounded = _round_figures(row.figures, profile)
+        figures = rounded[i]
         if i in reasons:
-            return "suppressed", _hide_figure(rounded, reasons[i])
+            return "suppressed", _hide_figure(figures, reasons[i])
         if i in beside:
-            return "complementary", _hide_figure(rounded, NEIGHBOUR)
-        return "shown", _hide_figure(rounded, rounded.reason) if rounded.presentation == "suppress" else rounded
+            return "complementary", _hide_figure(figures, NEIGHBOUR)
+        return "shown", _hide_figure(figures, figures.reason) if figures.presentation == "suppress" else figures
 
     published = [publish(i, row) for i, row in enumerate(rows)]
     return [
@@ -123,8 +114,23 @@ def _protect_outcome(rows: Sequence[CohortRow], profile: Profile) -> list[Cohort
     ]
 
 
-def _is_small(count: int, redact_up_to: int, zero_too: bool) -> bool:
-    return count <= redact_up_to and (count > 0 or zero_too)
+def _compare_releases(
+    rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release]
+) -> tuple[set[int], set[int], set[int]]:
+    """Rows to hide with their count, rows to hide without it, and rows whose count can be known from before."""
+    linked, kept, known = set[int](), set[int](), set[int]()
+    for release in earlier:
+        for i, row in enumerate(rows):
+            then, moved = release.rows.get(key_of(row)), release.moved.get(key_of(row))
+            if then is None or moved is None or moved > profile.known_movers or not row.figures.n:
+                continue
+            if moved or then.figures.n is None:
+                linked.add(i)
+            elif then.disclosure != "shown":
+                kept.add(i)
+            if then.figures.n is not None:
+                known.add(i)
+    return linked, kept - linked, known
 
 
 def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
@@ -133,7 +139,7 @@ def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
         return None
     if figures.n_cases is not None:
         sides = (figures.n_cases, figures.n - figures.n_cases)
-        if any(_is_small(side, profile.redact_up_to, profile.zero != "shown") for side in sides):
+        if any(is_small(side, profile.redact_up_to, profile.zero != "shown") for side in sides):
             return TOO_FEW_CASES
     if figures.df is not None and figures.df < profile.min_df:
         return TOO_FEW_DF
@@ -146,7 +152,7 @@ def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]]
     A redacted count is known to be small and a neighbour's not to be; beyond that, it must stay possible that the
     redacted count is as large as redacted counts can be, and there must be more than one way to reach the sum.
     """
-    least, most = _redacted_range(profile)
+    least, most = redacted_range(profile)
 
     def is_small(cells: list[int]) -> bool:
         small = [sizes[i] for i in cells if sizes[i] <= most]
@@ -159,7 +165,7 @@ def _small_count(sizes: Sequence[int], profile: Profile) -> Callable[[list[int]]
 
 def _count_rooms(sizes: Sequence[int], profile: Profile) -> list[Room]:
     """A redacted count is known to be small and a neighbour's not to be, nor larger than everybody together."""
-    least, most = _redacted_range(profile)
+    least, most = redacted_range(profile)
     everybody = max(sizes, default=0)
     return [(least - n, most - n) if n <= most else (most + 1 - n, everybody - n) for n in sizes]
 
@@ -169,11 +175,6 @@ def _figure_room(figures: Estimate, profile: Profile) -> Room:
     if figures.n_cases is None:
         return -UNBOUNDED, UNBOUNDED
     return -figures.n_cases, max(figures.n or 0, profile.redact_up_to) - figures.n_cases
-
-
-def _redacted_range(profile: Profile) -> tuple[int, int]:
-    """The least and the most people of a cell that is redacted for having few."""
-    return 0 if profile.zero == "suppressed" else 1, profile.redact_up_to
 
 
 def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list[int]], bool]:
@@ -197,28 +198,60 @@ def _hide_figure(figures: Estimate, reason: str | None) -> Estimate:
     return replace(bare, presentation="suppress", reason=reason)
 
 
-def _round_figures(figures: Estimate, profile: Profile) -> Estimate:
+def _round_figures(row: CohortRow, profile: Profile) -> Estimate:
     """Rounded, from rounded counts; no design effect, which gives the exact count back.
 
-    The weighted count is the rounded count times the mean weight, and a proportion is scaled by what rounding did to
-    its numerator and its denominator: with equal weights both are the figures of the rounded counts themselves.
+    With equal weights every figure is one of the rounded counts themselves: the weighted count is theirs times the
+    mean weight, a proportion is scaled by what rounding did to its numerator and its denominator, a mean is a rounded
+    sum over a rounded count (a trait's sum is no whole number and tells no count), and a standard error is scaled as a
+    simple random sample's would be.
     """
+    figures = row.figures
     if not figures.n or figures.n_weighted is None:
         return replace(figures, n_cases=None, deff=None)
-    n = round_count(figures.n, profile)
+    if not (n := round_count(figures.n, profile)):
+        return replace(figures, n_cases=None, deff=None)  # so few that the row goes anyhow
     n_weighted = round_digits(_settle(figures.n_weighted * n / figures.n), WEIGHTED_DIGITS)
-    rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None)
-    if figures.estimate is None or figures.se is None or figures.df is None:
+    df = None if figures.df is None else _limit_df(figures.df, n, profile)
+    rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None, df=df)
+    if figures.estimate is None or figures.se is None or df is None:
         return rounded
-    se = round_digits(figures.se, SE_DIGITS)
+    shrink = (figures.n / n) ** 0.5
     if figures.kind == "mean" or figures.n_cases is None:
-        mean = round(figures.estimate, MEAN_DECIMALS) + 0.0
-        bounds = t_interval(mean, se, figures.df) if figures.df > 0 else None
+        mean = figures.estimate
+        if not row.outcome.endswith(INTERNAL_SUFFIX) and profile.rounding != "none":
+            mean = round_count(round(abs(mean) * figures.n), profile) / n * (1 if mean >= 0 else -1)
+        mean, se = round(_settle(mean), MEAN_DECIMALS) + 0.0, round_digits(_settle(figures.se * shrink), SE_DIGITS)
+        bounds = t_interval(mean, se, df) if df > 0 else None
         return _set_bounds(replace(rounded, estimate=mean, se=se), bounds, MEAN_DECIMALS)
     scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
-    p = round(_settle(min(1.0, figures.estimate * scale * figures.n / n)), profile.proportion_decimals)
-    bounds = korn_graubard(p, se, n, figures.df) if figures.df > 0 else None
+    exact = _settle(min(1.0, figures.estimate * scale * figures.n / n))
+    p = round(exact, profile.proportion_decimals)
+    spread = figures.estimate * (1 - figures.estimate)
+    wider = (exact * (1 - exact) / spread) ** 0.5 if spread > 0 and exact < 1 else 1.0
+    se = round_digits(_settle(figures.se * shrink * wider), SE_DIGITS)
+    bounds = korn_graubard(p, se, n, df) if df > 0 else None
     return _set_bounds(replace(rounded, estimate=p, se=se), bounds, profile.proportion_decimals)
+
+
+def _limit_df(df: int, n: int, profile: Profile) -> int:
+    """No more than half of the fewest people that are published as `n`.
+
+    Where nearly everybody is a PSU of their own, PSUs less strata would count the people.
+    """
+    return min(df, rounding_cell(n, profile)[0] // 2) if profile.rounding != "none" else df
+
+
+def _judge_again(rounded: Estimate, row: CohortRow) -> Estimate:
+    """The presentation of a mean or proportion by its published figures: by exact ones it would tell more than they."""
+    n, p, se, df = rounded.n, rounded.estimate, rounded.se, rounded.df
+    if not n or p is None or se is None or df is None:
+        return rounded
+    if rounded.kind == "mean":
+        presentation, reason = judge_mean(p, se, n, df, signed=row.outcome.endswith(INTERNAL_SUFFIX))
+    else:
+        presentation, reason = judge_proportion(p, se, n, df)
+    return replace(rounded, presentation=presentation, reason=reason)
 
 
 def _set_bounds(figures: Estimate, bounds: Interval | None, decimals: int) -> Estimate:

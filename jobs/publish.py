@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
-from jobs.disclosure import redact_count
+from jobs.disclosure_profiles import redact_count
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically

@@ -55,79 +55,114 @@ def find_lines(cells: Sequence[Mapping[str, str]]) -> list[Line]:
 class Audit:
     """Looks for other tables with the same sums and the same shown cells, by linear programmes.
 
-    A hidden cell follows where no such table has it higher or lower by 1 or more. A table is told by how it differs
-    from the true one, so that every sum of differences is 0. Tables may split people: whole numbers take far longer.
+    A hidden cell follows where its values in such tables lie less than its `need` apart. A table is told by how it
+    differs from the true one, so that every sum of differences is 0. Tables may split people: whole numbers take far
+    longer. `needs` has the width for the cells that need more than 1; `fixed` cells are known to whoever reads.
     """
 
-    def __init__(self, lines: Sequence[Line], sizes: Sequence[int], rooms: Sequence[Room]) -> None:
+    def __init__(
+        self,
+        lines: Sequence[Line],
+        sizes: Sequence[int],
+        rooms: Sequence[Room],
+        needs: Mapping[int, float] | None = None,
+        fixed: Set[int] = frozenset(),
+    ) -> None:
         columns = max([len(sizes), *(line.total + 1 for line in lines)])
         self.sizes = np.array(sizes)
+        self.fixed = np.array(sorted(fixed), dtype=np.int64)
         self.unpublished = range(len(sizes), columns)
         self.rooms = np.full((columns, 2), (-np.inf, np.inf))
         self.rooms[: len(sizes)] = np.reshape(rooms, (-1, 2))
+        self.needs = np.ones(columns)
+        self.needs[list(needs or {})] = list((needs or {}).values())
+        # No wider than what the cell's own label tells, but never none at all.
+        self.needs = np.maximum(1, np.minimum(self.needs, self.rooms[:, 1] - self.rooms[:, 0]))
         members = [i for line in lines for i in (line.total, *line.parts)]
         signs = [sign for line in lines for sign in (-1.0, *[1.0] * len(line.parts))]
         starts = np.cumsum([0, *(1 + len(line.parts) for line in lines)])
         self.sums = csr_array((signs, members, starts), shape=(len(lines), columns))
-        self.moved: set[int] = set()
+        # How far below and above the truth each cell has been in a table that was found.
+        self.low, self.high = np.zeros(columns), np.zeros(columns)
 
     def find_cover(self, hidden: Set[int], guarded: Set[int]) -> set[int]:
         """The shown cells to hide so that the first guarded cell that follows no longer does; none where none follows.
 
         Hiding more leaves possible whatever was possible, so that a cell that has moved once is not asked for again.
         """
-        if guarded <= self.moved:
+        doubtful = self._find_doubtful(guarded)
+        if not doubtful:
             return set()
         unknown = np.array([*sorted(hidden), *self.unpublished])
         sums = self.sums[:, unknown]
         _, groups = connected_components(block_array([[None, sums], [sums.T, None]]), directed=False)
         group_of_line, group_of_cell = np.split(groups, [sums.shape[0]])
+        tried = set[int]()
         for cell, group in zip(unknown.tolist(), group_of_cell, strict=True):
-            if cell in guarded and cell not in self.moved:
+            if cell in doubtful and not self._is_free(cell):
                 inside = group_of_cell == group
                 cells, joined = unknown[inside], sums[group_of_line == group][:, inside]
-                if not self._moves(cell, cells, joined, guarded) and (cover := self._cheapest_cover(cell, unknown)):
+                if group not in tried:
+                    self._stretch(np.isin(cells, list(doubtful)).astype(np.float64), cells, joined)
+                    tried.add(group)
+                if not self._is_free(cell):
+                    self._stretch((cells == cell).astype(np.float64), cells, joined)
+                if not self._is_free(cell) and (cover := self._cheapest_cover(cell, unknown)):
                     return cover
         return set()
 
-    def _moves(self, cell: int, cells: Ints, sums: csr_array, guarded: Set[int]) -> bool:
-        """Whether another table is possible; the cells still in doubt go the same way as far as they can."""
-        doubtful = np.isin(cells, list(guarded - self.moved))
-        for step in (1, -1):
-            found = _solve(-step * doubtful, sums, self.rooms[cells], cells == cell, step)
+    def _find_doubtful(self, guarded: Set[int]) -> set[int]:
+        return {cell for cell in guarded if not self._is_free(cell)}
+
+    def _is_free(self, cell: int) -> bool:
+        return bool(self.high[cell] - self.low[cell] >= self.needs[cell] - TOLERANCE)
+
+    def _stretch(self, goal: NDArray[np.float64], cells: Ints, sums: csr_array) -> None:
+        """Moves the goal's cells together as far as they go, both ways, and notes where every cell has been."""
+        for sign in (1, -1):
+            found = _solve(-sign * goal, sums, self.rooms[cells])
             if found is not None:
-                self.moved.update(cells[np.abs(found) > 1 - TOLERANCE].tolist())
-                return True
-        return False
+                self.low[cells] = np.minimum(self.low[cells], found)
+                self.high[cells] = np.maximum(self.high[cells], found)
 
     def _cheapest_cover(self, cell: int, unknown: Ints) -> set[int]:
-        """The shown cells, by people the fewest, that change in another table; an empty cell hides nothing."""
-        shown = np.setdiff1d(np.flatnonzero(self.sizes), unknown)
+        """The shown cells, by people the fewest, that change in a table that widens the cell's bounds enough.
+
+        An empty cell hides nothing, nor does one that is known.
+        """
+        shown = np.setdiff1d(np.flatnonzero(self.sizes), np.concatenate([unknown, self.fixed]))
         low, high = self.rooms[shown].T
         none = np.zeros(len(shown))
         rooms = np.vstack([self.rooms[unknown], np.column_stack([none, high]), np.column_stack([none, -low])])
         sums = hstack([self.sums[:, unknown], self.sums[:, shown], -self.sums[:, shown]])
         people = np.concatenate([np.zeros(len(unknown)), self.sizes[shown], self.sizes[shown]])
-        place = np.arange(len(people)) == np.flatnonzero(unknown == cell)[0]
-        tables = [found for step in (1, -1) if (found := _solve(people, sums, rooms, place, step)) is not None]
-        if not tables:
-            return set()
-        up, down = np.split(min(tables, key=lambda table: float(people @ table))[len(unknown) :], 2)
-        return set(shown[up + down > TOLERANCE].tolist())
+        place = int(np.flatnonzero(unknown == cell)[0])
+        up = min(self.rooms[cell, 1], self.low[cell] + self.needs[cell])
+        down = max(self.rooms[cell, 0], self.high[cell] - self.needs[cell])
+        # All of the need in one direction, or else a first step of it.
+        for ends in ((up, down), (min(up, self.high[cell] + 1), max(down, self.low[cell] - 1))):
+            tables = []
+            for end, side, gain in ((ends[0], 0, ends[0] - self.high[cell]), (ends[1], 1, self.low[cell] - ends[1])):
+                if gain > TOLERANCE:
+                    tightened = rooms.copy()
+                    tightened[place, side] = end
+                    tables.append(_solve(people, sums, tightened))
+            found = [table for table in tables if table is not None]
+            if found:
+                up_by, down_by = np.split(min(found, key=lambda table: float(people @ table))[len(unknown) :], 2)
+                if cover := set(shown[up_by + down_by > TOLERANCE].tolist()):
+                    return cover
+        return set()
 
 
-def _solve(
-    cost: NDArray[Any], sums: csr_array, rooms: NDArray[np.float64], place: NDArray[np.bool_], step: int
-) -> NDArray[np.float64] | None:
-    """The cheapest differences that add up to 0, within their rooms and `step` or more at `place`; None if none do.
+def _solve(cost: NDArray[Any], sums: csr_array, rooms: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """The cheapest differences that add up to 0 and lie within their rooms; None where there are none.
 
     Raises StageError where HiGHS finds neither.
     """
-    low, high = rooms.T.copy()
-    (low if step > 0 else high)[place] = step
-    if (low > high).any():
+    if (rooms[:, 0] > rooms[:, 1]).any():
         return None
-    found = linprog(cost, A_eq=sums, b_eq=np.zeros(sums.shape[0]), bounds=np.column_stack([low, high]))
+    found = linprog(cost, A_eq=sums, b_eq=np.zeros(sums.shape[0]), bounds=rooms)
     if found.status not in (SOLVED, INFEASIBLE):
         raise StageError(
             f"whether a redacted count follows from the others was not found out ({found.message}): take a breakdown "

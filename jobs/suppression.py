@@ -1,7 +1,7 @@
 """Complementary suppression: no redacted cell may follow from its neighbours and a total (see `jobs.sums`)."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from jobs.sums import Audit, Line, Room
 
@@ -13,6 +13,8 @@ def hide_neighbours(
     hidden: set[int],
     is_small: Callable[[list[int]], bool],
     rooms: Sequence[Room],
+    width: float = 1,
+    known: Set[int] = frozenset(),
 ) -> set[int]:
     """The further cells to hide, so that no secret follows from what is still shown.
 
@@ -20,15 +22,18 @@ def hide_neighbours(
     secret away where it is the only hidden cell, or where the hidden parts together are small (`is_small`); it then
     loses its next smallest cell, until no line does. What still follows from all lines together and from the labels
     (`rooms` has what that of each cell leaves open, were it hidden) is found by an audit, which hides the cells with
-    the fewest people that keep it from following.
+    the fewest people that keep it from following: a secret must stay `width` people wide. Cells that are `known` from
+    elsewhere neither hide others nor can be hidden.
     """
+    secret, hidden = secret - known, hidden - known
     gone, guarded, added = set(hidden), set(secret), set[int]()
     lines_of_total, lines_of_cell = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
     for k, line in enumerate(lines):
         lines_of_total[line.total].append(k)
         for i in (line.total, *line.parts):
             lines_of_cell[i].append(k)
-    audit, unchecked = Audit(lines, sizes, rooms), set(range(len(lines)))
+    audit = Audit(lines, sizes, rooms, dict.fromkeys(secret, width), known)
+    unchecked = set(range(len(lines)))
 
     def tells(line: Line) -> bool:
         missing = [i for i in line.parts if i in gone]
@@ -40,7 +45,7 @@ def hide_neighbours(
 
     def cover_telling_line() -> set[int]:
         for k in sorted(unchecked):
-            if tells(lines[k]) and (smallest := _smallest_cell(lines[k], sizes, gone)) is not None:
+            if tells(lines[k]) and (smallest := _smallest_cell(lines[k], sizes, gone | known)) is not None:
                 return {smallest}
             unchecked.discard(k)
         return set()
@@ -52,7 +57,7 @@ def hide_neighbours(
     return added
 
 
-def _smallest_cell(line: Line, sizes: Sequence[int], gone: set[int]) -> int | None:
-    """The shown cell with the fewest people in a line; an empty cell hides nothing."""
+def _smallest_cell(line: Line, sizes: Sequence[int], gone: Set[int]) -> int | None:
+    """The cell with the fewest people in a line that can be hidden; an empty one hides nothing."""
     shown = [i for i in (line.total, *line.parts) if i < len(sizes) and i not in gone and sizes[i]]
     return min(shown, key=lambda i: (sizes[i], i), default=None)
