@@ -1,13 +1,13 @@
 """The tables' columns: one list a table drives its schema, its files' metadata and the data dictionary."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from expectations.codebook import Codebook, Cohort, Scale
+from expectations.codebook import Codebook, Cohort, Item, Scale
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -23,9 +23,43 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+PRESENTATIONS = (
+    ("present", "fit to be shown"),
+    ("review", "to be looked at by a statistician first"),
+    ("footnote", "to be shown with a note"),
+    ("suppress", "not to be used: too uncertain, or withheld"),
+)
+DISCLOSURES = (
+    ("shown", "may be published"),
+    ("suppressed", "withheld: it, or its count, is of too few people"),
+    ("complementary", "withheld: a suppressed figure would follow from it"),
+)
+KINDS = (
+    ("mean", "weighted mean"),
+    ("proportion", "weighted share of people, 0-1"),
+    ("total", "estimated number of people with the outcome"),
+    ("ratio", "ratio of two totals"),
+    ("quantile", "value that so many percent do not pass"),
+    ("change", "estimate less that of an earlier release"),
+)
+FATES = (
+    ("delivered", "rows of the extract"),
+    ("ineligible", "not eligible for the survey's question"),
+    ("duplicates", "superseded by a later row of the same person"),
+    ("quarantined", "set aside: a rule is broken"),
+    ("withdrawn", "withdrawn at the person's request"),
+    ("features", "used for the estimates"),
+)
+
+Categories = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column: its Spark SQL type, what it means, its unit, and where its rule comes from."""
+    """A column: its Spark SQL type, what it means, its unit, what it is taken from, and how it is made of that.
+
+    `categories` are the values that a column of words can have, each with what it stands for.
+    """
 
     name: str
     type: str
@@ -33,6 +67,8 @@ class ColumnSpec:
     unit: str = ""
     source: str = ""
     nullable: bool = True
+    rule: str = ""
+    categories: Categories = ()
 
 
 def arrow_schema(columns: Sequence[ColumnSpec]) -> pa.Schema:
@@ -46,7 +82,9 @@ def select_columns(frame: DataFrame, columns: Sequence[ColumnSpec]) -> DataFrame
     return frame.select(*[F.col(c.name).cast(c.type).alias(c.name, metadata={"comment": c.meaning}) for c in columns])
 
 
-PERSON = ColumnSpec("person_id", "string", "Pseudonym: HMAC-SHA256 of the delivered id", nullable=False)
+PERSON = ColumnSpec(
+    "person_id", "string", "Pseudonym of the person", "", "the delivered id", False, "HMAC-SHA256 under the lake's key"
+)
 DESIGN = (
     ColumnSpec("weight", "double", "Survey weight", "people represented", nullable=False),
     ColumnSpec("stratum", "string", "Sampling stratum", nullable=False),
@@ -55,7 +93,17 @@ DESIGN = (
 
 
 def cohort_columns(book: Codebook) -> list[ColumnSpec]:
-    return [ColumnSpec(c.key, "string", _list_groups(c)) for c in book.cohorts]
+    return [
+        ColumnSpec(
+            c.key,
+            "string",
+            _list_groups(c),
+            source=_name_column(c.column),
+            rule=_word_groups(c),
+            categories=tuple((group, c.read_group(group)) for group in c.groups),
+        )
+        for c in book.cohorts
+    ]
 
 
 def _list_groups(cohort: Cohort) -> str:
@@ -63,20 +111,31 @@ def _list_groups(cohort: Cohort) -> str:
     return f"{cohort.label or cohort.key}: {', '.join(words)}; null outside all groups"
 
 
+def _word_groups(cohort: Cohort) -> str:
+    if cohort.map is not None:
+        return ", ".join(f"{code} = {group}" for code, group in cohort.map.items())
+    lows = zip(cohort.breaks or (), cohort.labels, strict=True)
+    return ", ".join(f"{label} from {low:g}" for low, label in lows) + "; each ends before the next begins"
+
+
 def accepted_columns(book: Codebook) -> list[ColumnSpec]:
     """The codebook's columns of an accepted row, read as their types, missing codes still in place."""
     types = {"number": "double", "text": "string", "time": "timestamp"}
     kept = {name: kind for name, kind in book.column_types().items() if name != book.person_id}
-    columns = [ColumnSpec(n, types[k], f"{n}, as delivered") for n, k in kept.items()]
+    columns = [ColumnSpec(n, types[k], f"{n}, as delivered", source=_name_column(n)) for n, k in kept.items()]
     return [PERSON, *columns, ColumnSpec("source_file", "string", "File that the row came from")]
+
+
+def _name_column(column: str) -> str:
+    return f"the extract's column {column}"
 
 
 def quarantine_columns(book: Codebook) -> list[ColumnSpec]:
     """The codebook's columns as delivered, the id pseudonymised, and the names of the rules that the row breaks."""
     kept = [name for name in book.column_types() if name != book.person_id]
     return [
-        ColumnSpec("person_id", "string", PERSON.meaning + "; null where none was delivered"),
-        *[ColumnSpec(name, "string", f"{name}, as delivered") for name in kept],
+        replace(PERSON, meaning=PERSON.meaning + "; null where none was delivered", nullable=True),
+        *[ColumnSpec(name, "string", f"{name}, as delivered", source=_name_column(name)) for name in kept],
         ColumnSpec("failed_rules", "array<string>", "Names of the rules that the row breaks", nullable=False),
         ColumnSpec("source_file", "string", "File that the row came from"),
     ]
@@ -88,11 +147,20 @@ def design_columns() -> list[ColumnSpec]:
 
 
 def scale_columns(scale: Scale) -> list[ColumnSpec]:
-    rule = f"up to {scale.prorate_up_to} missing items prorated" if scale.prorate_up_to else "complete answers only"
-    label = scale.label or scale.key
+    missing = f"up to {scale.prorate_up_to} missing items prorated" if scale.prorate_up_to else "complete answers only"
+    rule = f"sum of {', '.join(scale.items)}" + (f", times {scale.multiply}" if scale.multiply > 1 else "")
+    label, total = scale.label or scale.key, f"{scale.key}_total"
+    bands = tuple((band, f"from {low}") for band, low in scale.bands.items())
     return [
-        ColumnSpec(f"{scale.key}_total", "double", f"{label}: total; {rule}", "points", scale.source),
-        ColumnSpec(f"{scale.key}_band", "string", f"{label}: band of the total", "", scale.source),
+        ColumnSpec(total, "double", f"{label}: total; {missing}", "points", scale.source, rule=f"{rule}; {missing}"),
+        ColumnSpec(
+            f"{scale.key}_band",
+            "string",
+            f"{label}: band of the total",
+            source=scale.source,
+            rule=f"band of {total}: " + (", ".join(f"{band} {low}" for band, low in bands) or "the scale has none"),
+            categories=bands,
+        ),
     ]
 
 
@@ -105,18 +173,25 @@ def features_columns(book: Codebook) -> list[ColumnSpec]:
             f"{item.label or item.key}: position of the answer among {len(item.levels)} levels from 0"
             + (", reversed" if item.reversed else "")
             + "; -1 = not answered",
+            source=_name_column(item.column),
             nullable=False,
+            rule=", ".join(f"{code} becomes {place}" for code, place in _place_levels(item)) + "; anything else -1",
         )
         for item in book.items
     ]
     covariates = [
-        ColumnSpec(c.key, "double" if c.is_number else "string", c.label or c.key)
+        ColumnSpec(c.key, "double" if c.is_number else "string", c.label or c.key, source=_name_column(c.column))
         for c in book.covariates
         if c.key not in {cohort.key for cohort in book.cohorts}
     ]
     scales = [column for scale in book.scales for column in scale_columns(scale)]
     fold = ColumnSpec("fold", "tinyint", "0-9 from the pseudonym; fold 0 is held out of training", nullable=False)
     return [PERSON, *items, *scales, *covariates, *cohort_columns(book), *DESIGN, fold]
+
+
+def _place_levels(item: Item) -> list[tuple[int, int]]:
+    """Each code of an answer and its position, turned round where the item is reversed."""
+    return list(zip(reversed(item.levels) if item.reversed else item.levels, range(len(item.levels)), strict=True))
 
 
 def profiles_columns(book: Codebook) -> list[ColumnSpec]:
@@ -168,22 +243,71 @@ def explanations_columns() -> list[ColumnSpec]:
 def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     """A row is one estimate: an outcome in one cell of a breakdown."""
     rounding = "" if internal else "; rounded for disclosure control"
+    unit, profiles, design = "as the estimate", "profiles", "profiles, design"
     columns = [
         ColumnSpec("breakdown", "string", "Cohorts that define the cell, joined by *; all = everybody", nullable=False),
         *cohort_columns(book),
-        ColumnSpec("outcome", "string", "What is estimated", nullable=False),
-        ColumnSpec("kind", "string", "mean or proportion", nullable=False),
-        ColumnSpec("n", "bigint", "People in the cell with an answer" + rounding, "people"),
-        ColumnSpec("n_weighted", "double", "Sum of their weights" + rounding, "people represented"),
-        ColumnSpec("estimate", "double", "Design-based estimate" + rounding, "of the outcome; proportions 0-1"),
-        ColumnSpec("se", "double", "Standard error, Taylor linearisation" + rounding, "as the estimate"),
-        ColumnSpec("df", "bigint", "Degrees of freedom: PSUs less strata with an answer in the cell"),
-        ColumnSpec("ci_low", "double", "Lower 95 % confidence limit" + rounding, "as the estimate"),
-        ColumnSpec("ci_high", "double", "Upper 95 % confidence limit" + rounding, "as the estimate"),
-        ColumnSpec("ci_method", "string", "t or korn-graubard"),
-        ColumnSpec("deff", "double", "Design effect" + ("" if internal else "; withheld: it gives counts away")),
-        ColumnSpec("presentation", "string", "present, review, footnote or suppress (NCHS Series 2 No. 175)"),
-        ColumnSpec("disclosure", "string", "shown, suppressed or complementary"),
+        ColumnSpec("outcome", "string", "What is estimated", "", "the codebook's outcomes", False),
+        ColumnSpec("kind", "string", "Kind of figure: an outcome may have several", nullable=False, categories=KINDS),
+        ColumnSpec("n", "bigint", "People in the cell with an answer" + rounding, "people", profiles, rule="count"),
+        ColumnSpec(
+            "n_weighted",
+            "double",
+            "Sum of their weights" + rounding,
+            "people represented",
+            profiles,
+            rule="sum of weight",
+        ),
+        ColumnSpec(
+            "estimate",
+            "double",
+            "Design-based estimate" + rounding,
+            "of the outcome; proportions 0-1",
+            design,
+            rule="weighted, on the full design: people outside the cell weigh zero",
+        ),
+        ColumnSpec(
+            "se",
+            "double",
+            "Standard error" + rounding,
+            unit,
+            design,
+            rule="Taylor linearisation, PSUs with replacement within strata; or replicate weights, where delivered",
+        ),
+        ColumnSpec(
+            "df",
+            "bigint",
+            "Degrees of freedom of the cell",
+            "",
+            design,
+            rule="PSUs less strata, of those with an answer in the cell",
+        ),
+        ColumnSpec("ci_low", "double", "Lower 95 % confidence limit" + rounding, unit, rule="by ci_method"),
+        ColumnSpec("ci_high", "double", "Upper 95 % confidence limit" + rounding, unit, rule="by ci_method"),
+        ColumnSpec("ci_method", "string", "Method of the interval: t, korn-graubard, or as the codebook asks"),
+        ColumnSpec(
+            "deff",
+            "double",
+            "Design effect" + ("" if internal else "; withheld: it gives counts away"),
+            "",
+            design,
+            rule="variance over that of a simple random sample of n people",
+        ),
+        ColumnSpec(
+            "presentation",
+            "string",
+            "Whether the figure is reliable enough to be shown",
+            source="NCHS, Vital and Health Statistics Series 2 No. 175 and 200",
+            rule="the NCHS standards for proportions, rates and counts; for means a house rule",
+            categories=PRESENTATIONS,
+        ),
+        ColumnSpec(
+            "disclosure",
+            "string",
+            "Whether the figure may be published",
+            rule="by the disclosure profile: small counts, then neighbours that would give them away",
+            categories=DISCLOSURES,
+        ),
         ColumnSpec("reason", "string", "Why a figure is missing or flagged"),
     ]
     if internal:
@@ -196,10 +320,14 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
 def quality_columns() -> list[ColumnSpec]:
     """What came in and where it went, rounded as the cohorts are."""
     return [
-        ColumnSpec("stage", "string", "delivered, ineligible, duplicates, quarantined or features", nullable=False),
-        ColumnSpec("reason", "string", "Rule that rows broke; null for the stage's total"),
-        ColumnSpec("rows", "bigint", "Rows, rounded; null where suppressed", "rows"),
-        ColumnSpec("disclosure", "string", "shown or suppressed", nullable=False),
+        ColumnSpec("stage", "string", "What became of the rows", nullable=False, categories=FATES),
+        ColumnSpec(
+            "reason", "string", "Rule that rows broke; null for the stage's total", source="the codebook's rules"
+        ),
+        ColumnSpec(
+            "rows", "bigint", "Rows, rounded; null where suppressed", "rows", rule="count, rounded as in cohorts"
+        ),
+        ColumnSpec("disclosure", "string", "Whether the count is shown", nullable=False, categories=DISCLOSURES[:2]),
     ]
 
 
