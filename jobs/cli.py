@@ -1,4 +1,4 @@
-"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `demo` and `doctor`.
+"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `query`, `demo` and `doctor`.
 
 Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
 5 another run holds the lake.
@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindcensus", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    night = argparse.ArgumentParser(add_help=False)
-    night.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
+    lake = argparse.ArgumentParser(add_help=False)
+    lake.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
+    night = argparse.ArgumentParser(add_help=False, parents=[lake])
     night.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="the night's date")
     night.add_argument("--codebook", required=True, metavar="NAME|FILE", help="what the extract's columns mean")
     stages = argparse.ArgumentParser(add_help=False, parents=[night])
@@ -71,6 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", parents=[night], help=told)
     explain.add_argument("--person-id", metavar="PSEUDONYM", help="print this person's alone, and write nothing")
     explain.set_defaults(run=run_explain)
+    query = commands.add_parser("query", parents=[lake], help="ask the published tables in SQL; prints a table")
+    query.add_argument("sql", metavar="SQL", help='like "FROM cohorts_latest", or "SHOW TABLES"')
+    query.add_argument("--restricted", action="store_true", help="ask the people's tables: for the lake's owner")
+    query.add_argument("--csv", action="store_true", help="print comma-separated values, all rows")
+    query.set_defaults(run=run_query)
     demo = commands.add_parser("demo", help="write a simulated extract with known truth")
     demo.add_argument("--people", type=int, default=DEMO_PEOPLE, metavar="N")
     demo.add_argument("--seed", type=int, default=1, metavar="S")
@@ -201,6 +207,13 @@ def run_explain(arguments: argparse.Namespace) -> int:
         _check_codebook(manifest["codebook"], run_date, digest)
         rows = explain_night(lake, manifest, book)
     structlog.get_logger().info("explained", run_date=str(run_date), token=manifest["token"], explanations=rows)
+    return DONE
+
+
+def run_query(arguments: argparse.Namespace) -> int:
+    from jobs.query import print_answer
+
+    print_answer(Lake(arguments.lake), arguments.sql, arguments.restricted, arguments.csv)
     return DONE
 
 
