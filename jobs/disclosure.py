@@ -5,8 +5,8 @@ nearest 5; derived figures come from rounded counts. Complementary suppression k
 out of its neighbours and a published total (see `jobs.suppression`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from jobs.disclosure_profiles import OPENSAFELY, Profile, is_small, redacted_range, round_count, rounding_cell
 from jobs.presentation import Interval, judge_mean, judge_proportion, korn_graubard, t_interval
@@ -36,15 +36,20 @@ Key = tuple[tuple[str, ...], tuple[str, ...], str, str]
 
 
 @dataclass(frozen=True)
-class Release:
-    """An earlier public release of the same population.
+class Move:
+    """What changed in a cell since an earlier release: people who came, left or answered anew, and the net change."""
 
-    `moved` has, for each of tonight's rows, how many people came to its cell, left it or answered anew since then.
-    """
+    people: int
+    net: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """The public rows of a release; `moves` has, by tonight's rows, what changed between it and tonight."""
 
     run_date: str
-    rows: Mapping[Key, CohortRow]
-    moved: Mapping[Key, int]
+    rows: Sequence[CohortRow]
+    moves: Mapping[Key, Move] = field(default_factory=dict)
 
 
 def key_of(row: CohortRow) -> Key:
@@ -52,7 +57,10 @@ def key_of(row: CohortRow) -> Key:
 
 
 def protect_rows(
-    rows: Sequence[CohortRow], profile: Profile = OPENSAFELY, earlier: Sequence[Release] = ()
+    rows: Sequence[CohortRow],
+    profile: Profile = OPENSAFELY,
+    earlier: Sequence[Release] = (),
+    covers: Set[Key] = frozenset(),
 ) -> list[CohortRow]:
     """The public rows of one night's internal rows, in their order; rows of traits are left out.
 
@@ -62,18 +70,20 @@ def protect_rows(
 
     Whoever has an `earlier` release learns what changed. A row goes where the people who moved since then are so few
     that somebody may know them all; where nobody did, what was hidden then stays hidden. A cell that was shown then,
-    and has changed by people who are known, cannot hide a neighbour.
+    and has changed by people who are known, cannot hide a neighbour. `covers` lose their counts as neighbours do.
     """
     public = [row for row in rows if not row.outcome.endswith(INTERNAL_SUFFIX)]
     protected: dict[int, CohortRow] = {}
     for outcome in dict.fromkeys(row.outcome for row in public):
         places = [i for i, row in enumerate(public) if row.outcome == outcome]
-        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile, earlier), strict=True):
+        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile, earlier, covers), strict=True):
             protected[i] = row
     return [protected[i] for i in range(len(public))]
 
 
-def _protect_outcome(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release] = ()) -> list[CohortRow]:
+def _protect_outcome(
+    rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release], covers: Set[Key]
+) -> list[CohortRow]:
     sizes = [row.figures.n or 0 for row in rows]
     lines = find_lines([dict(zip(row.breakdown, row.cell, strict=True)) for row in rows])
     linked, kept, known = _compare_releases(rows, profile, earlier)
@@ -81,7 +91,10 @@ def _protect_outcome(rows: Sequence[CohortRow], profile: Profile, earlier: Seque
     few = {i for i, n in enumerate(sizes) if is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
     no_count, rooms = few | linked, _count_rooms(sizes, profile)
     is_small_sum, width = _small_count(sizes, profile), profile.least_width
-    beside_few = hide_neighbours(lines, sizes, no_count, no_count, is_small_sum, rooms, width, known)
+    chosen = {i for i, row in enumerate(rows) if key_of(row) in covers} - no_count
+    beside_few = chosen | hide_neighbours(
+        lines, sizes, no_count, no_count | chosen, is_small_sum, rooms, width, known - chosen
+    )
 
     reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
     reasons |= {i: FEW_MOVED for i in kept if i not in reasons}
@@ -90,8 +103,8 @@ def _protect_outcome(rows: Sequence[CohortRow], profile: Profile, earlier: Seque
     unreliable = {i for i, figures in enumerate(rounded) if figures.presentation == "suppress" and sizes[i]}
     figure_rooms = [_figure_room(row.figures, profile) for row in rows]
     small_figure = _small_figure(rows, profile)
-    covers = known - secret - unreliable
-    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, small_figure, figure_rooms, width, covers)
+    fixed = known - secret - unreliable
+    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, small_figure, figure_rooms, width, fixed)
 
     def publish(i: int, row: CohortRow) -> tuple[Disclosure, Estimate]:
         if i in few:
@@ -120,11 +133,12 @@ def _compare_releases(
     """Rows to hide with their count, rows to hide without it, and rows whose count can be known from before."""
     linked, kept, known = set[int](), set[int](), set[int]()
     for release in earlier:
+        before = {key_of(row): row for row in release.rows}
         for i, row in enumerate(rows):
-            then, moved = release.rows.get(key_of(row)), release.moved.get(key_of(row))
-            if then is None or moved is None or moved > profile.known_movers or not row.figures.n:
+            then, move = before.get(key_of(row)), release.moves.get(key_of(row))
+            if then is None or move is None or move.people > profile.known_movers or not row.figures.n:
                 continue
-            if moved or then.figures.n is None:
+            if move.people or then.figures.n is None:
                 linked.add(i)
             elif then.disclosure != "shown":
                 kept.add(i)
