@@ -131,9 +131,10 @@ def estimate_night(people: People) -> list[CohortRow]:
 def find_moves(then: People, now: People) -> dict[Key, Move]:
     """What the outsider may know of each cell: who came and who left since an earlier night."""
     before = {(b, c): set(then.ids[inside].tolist()) for b, c, inside in list_cells(then)}
+    after = {(b, c): set(now.ids[inside].tolist()) for b, c, inside in list_cells(now)}
     moves = {}
-    for breakdown, cell, inside in list_cells(now):
-        new, old = set(now.ids[inside].tolist()), before.get((breakdown, cell), set())
+    for breakdown, cell in {**before, **after}:
+        new, old = after.get((breakdown, cell), set()), before.get((breakdown, cell), set())
         move = Move(len(new ^ old), len(new) - len(old))
         for outcome, kind in (("phq9_total", "mean"), ("phq9_ge10", "proportion")):
             moves[breakdown, cell, outcome, kind] = move

@@ -230,6 +230,13 @@ class Drift(Part):
     null_share: float = Field(default=0.1, gt=0, le=1)
 
 
+class Disclosure(Part):
+    """Disclosure control: the rule set, and whether a person must sign a release off before it is published."""
+
+    profile: Literal["opensafely", "midpoint6", "cms", "nhs_mhsds", "acro"] = "opensafely"
+    review: bool = False
+
+
 class Outcome(NamedTuple):
     """What is estimated: `source` names a column of the profiles; a proportion compares it with `cut`."""
 
@@ -261,6 +268,7 @@ class Codebook(Part):
     outcomes: tuple[str, ...] = Field(min_length=1)
     rules: tuple[CustomRule, ...] = ()
     drift: Drift = Drift()
+    disclosure: Disclosure = Disclosure()
 
     @model_validator(mode="after")
     def check_references(self) -> Self:

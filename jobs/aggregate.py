@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from expectations.codebook import Codebook
 from jobs.design import read_design
 from jobs.disclosure import protect_rows
-from jobs.disclosure_profiles import redact_count
+from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.domain_sums import domain_sums
 from jobs.job import Job
 from jobs.lake import StageRecord
@@ -34,7 +34,8 @@ def run(job: Job) -> StageRecord:
         signed={outcome.name for outcome in outcomes if not outcome.public},
     )
     open_to_all = {outcome.name for outcome in outcomes if outcome.public}
-    public = protect_rows([row for row in rows if row.outcome in open_to_all])
+    profile = PROFILES[job.book.disclosure.profile]
+    public = protect_rows([row for row in rows if row.outcome in open_to_all], profile)
     scratch = job.night.scratch("aggregate")
     # Outcomes made of a trait have the unit of the model's series.
     series = dict.fromkeys({o.name for o in outcomes} - open_to_all, job.night.read("train").details["series"])
@@ -42,7 +43,7 @@ def run(job: Job) -> StageRecord:
     written = {
         "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
         "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
-        "quality": _write_table(_measure_quality(job), quality_columns(), scratch / "quality"),
+        "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
     }
     tables = {table: job.night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
@@ -66,7 +67,7 @@ def _write_table(records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnS
     return file
 
 
-def _measure_quality(job: Job) -> list[dict[str, Any]]:
+def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     """Where the delivered rows went. A row may break several rules, so the rules do not add up to a total."""
     validated, features = job.night.read("validate"), job.night.read("preprocess").counts["features"]
     counts = validated.counts
@@ -79,8 +80,8 @@ def _measure_quality(job: Job) -> list[dict[str, Any]]:
         {
             "stage": stage,
             "reason": reason,
-            "rows": redact_count(rows),
-            "disclosure": "shown" if redact_count(rows) is not None else "suppressed",
+            "rows": redact_count(rows, profile),
+            "disclosure": "shown" if redact_count(rows, profile) is not None else "suppressed",
         }
         for stage, reason, rows in where
     ]

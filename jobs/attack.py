@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from jobs.algebra import find_algebraic, is_self_weighted, list_cases
-from jobs.disclosure import TOO_FEW, TOO_FEW_CASES, Key, Release, key_of, protect_rows
+from jobs.disclosure import FEW_MOVED, TOO_FEW, TOO_FEW_CASES, Key, Release, carry_emptied, key_of, protect_rows
 from jobs.disclosure_profiles import Profile, redacted_range, rounding_cell
 from jobs.sums import find_lines
 from jobs.survey import CohortRow
@@ -68,7 +68,7 @@ def find_exposed(tonight: Release, earlier: Sequence[Release], profile: Profile)
 
 def protect_release(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release] = ()) -> list[CohortRow]:
     """`protect_rows`, and then whatever else keeps the attack on all releases together from narrowing a count down."""
-    covers = set[Key]()
+    covers, rows = set[Key](), carry_emptied(rows, profile, earlier)
     while True:
         public = protect_rows(rows, profile, earlier, covers)
         if not earlier:
@@ -83,14 +83,21 @@ def protect_release(rows: Sequence[CohortRow], profile: Profile, earlier: Sequen
 def _find_covers(
     exposed: Exposure, public: Sequence[CohortRow], earlier: Sequence[Release], profile: Profile
 ) -> list[Key]:
-    """The smallest shown count beside the exposed cell that nobody knows from before: in all its outcome's rows."""
-    known = {k for e in earlier for k, move in e.moves.items() if move.people <= profile.known_movers}
+    """The shown count to hide next: of the same breakdown, with the most levels in common, the smallest."""
+    known = set[Key]()
+    for release in earlier:
+        told = {key_of(row) for row in release.rows if row.figures.n is not None}
+        known |= {key for key, move in release.moves.items() if move.people <= profile.known_movers and key in told}
     levels = set(zip(exposed.breakdown, exposed.cell, strict=True))
     beside = [
-        (-len(levels & set(zip(row.breakdown, row.cell, strict=True))), row.figures.n, key_of(row))
+        (
+            row.breakdown != exposed.breakdown,
+            -len(levels & set(zip(row.breakdown, row.cell, strict=True))),
+            row.figures.n,
+            key_of(row),
+        )
         for row in public
-        if row.breakdown == exposed.breakdown and row.outcome == exposed.outcome
-        if row.figures.n and key_of(row) not in known
+        if row.outcome == exposed.outcome and row.figures.n and key_of(row) not in known
     ]
     return [key for *_, key in sorted(beside)[:1]]
 
@@ -191,6 +198,8 @@ def _bound_count(row: CohortRow, profile: Profile, everybody: float) -> tuple[fl
     n, (least, most) = row.figures.n, redacted_range(profile)
     if n is not None:
         return rounding_cell(n, profile)
+    if row.figures.reason == FEW_MOVED:
+        return 0, everybody
     return (least, most) if row.figures.reason == TOO_FEW else (most + 1, everybody)
 
 
@@ -235,10 +244,16 @@ def _join_tables(
     for table, here in zip(tables[1:], places[1:], strict=True):
         shown = {key_of(row) for row in table.rows if row.figures.n is not None}
         for key, move in table.moves.items():
-            if move.people <= profile.known_movers and key in here and key in places[0]:
-                system.require({places[0][key]: 1.0, here[key]: -1.0}, move.net, move.net)
-                if key in shown:  # who knows the count of then and who moved needs no table of tonight
-                    targets.pop(places[0][key], None)
+            if move.people > profile.known_movers:
+                continue
+            # A cell without a row is known to be empty.
+            terms = {places[0][key]: 1.0} if key in places[0] else {}
+            terms |= {here[key]: -1.0} if key in here else {}
+            if terms:
+                system.require(terms, move.net, move.net)
+            if key in places[0] and (key in shown or key not in here):
+                # Who knows the count of then and who moved needs no table of tonight.
+                targets.pop(places[0][key], None)
     return system, targets
 
 

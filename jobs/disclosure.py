@@ -52,6 +52,18 @@ class Release:
     moves: Mapping[Key, Move] = field(default_factory=dict)
 
 
+def carry_emptied(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release]) -> list[CohortRow]:
+    """The rows, and one of nobody for each earlier cell that so few people emptied that they can be known."""
+    carried = {key_of(row): row for row in rows}
+    for release in earlier:
+        for row in release.rows:
+            move = release.moves.get(key_of(row))
+            if move is not None and 0 < move.people <= profile.known_movers:
+                figures = replace(_hide_figure(row.figures, None), n=0, n_weighted=0.0, df=None)
+                carried.setdefault(key_of(row), replace(row, figures=figures, disclosure=None))
+    return list(carried.values())
+
+
 def key_of(row: CohortRow) -> Key:
     return row.breakdown, row.cell, row.outcome, row.figures.kind
 
@@ -89,8 +101,12 @@ def _protect_outcome(
     linked, kept, known = _compare_releases(rows, profile, earlier)
 
     few = {i for i, n in enumerate(sizes) if is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
-    no_count, rooms = few | linked, _count_rooms(sizes, profile)
-    is_small_sum, width = _small_count(sizes, profile), profile.least_width
+    no_count, width = few | linked, profile.least_width
+    everybody = float(max(sizes, default=0))
+    # A cell that few people emptied is withheld, too: it could as well be as large as others.
+    emptied = {i for i in linked if not sizes[i]}
+    rooms = [(0.0, everybody) if i in emptied else room for i, room in enumerate(_count_rooms(sizes, profile))]
+    is_small_sum = _small_count(sizes, profile)
     chosen = {i for i, row in enumerate(rows) if key_of(row) in covers} - no_count
     beside_few = chosen | hide_neighbours(
         lines, sizes, no_count, no_count | chosen, is_small_sum, rooms, width, known - chosen
@@ -136,7 +152,9 @@ def _compare_releases(
         before = {key_of(row): row for row in release.rows}
         for i, row in enumerate(rows):
             then, move = before.get(key_of(row)), release.moves.get(key_of(row))
-            if then is None or move is None or move.people > profile.known_movers or not row.figures.n:
+            if then is None or move is None or move.people > profile.known_movers:
+                continue
+            if not row.figures.n and not move.people:
                 continue
             if move.people or then.figures.n is None:
                 linked.add(i)
@@ -185,10 +203,18 @@ def _count_rooms(sizes: Sequence[int], profile: Profile) -> list[Room]:
 
 
 def _figure_room(figures: Estimate, profile: Profile) -> Room:
-    """Cases are known not to be more than people; a mean may be anything."""
-    if figures.n_cases is None:
+    """Where cases are few on one side, that is known, and that they are not few elsewhere; a mean may be anything."""
+    n, cases, most = figures.n or 0, figures.n_cases, profile.redact_up_to
+    if cases is None:
         return -UNBOUNDED, UNBOUNDED
-    return -figures.n_cases, max(figures.n or 0, profile.redact_up_to) - figures.n_cases
+    least = 0 if profile.zero != "shown" else 1
+    if n <= most:
+        return -cases, most - cases
+    if least <= cases <= most:
+        return least - cases, most - cases
+    if least <= n - cases <= most:
+        return n - cases - most, n - cases - least
+    return min(0, most + 1 - cases), max(0, n - most - 1 - cases)
 
 
 def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list[int]], bool]:

@@ -260,7 +260,7 @@ subsets = [b for size in range(4) for b in product(*[COHORTS] * size) if len(set
     st.sets(st.sampled_from(subsets), min_size=1),
 )
 @example([7, 15, 0, 0, 7, 2, 16, 1, 0, 0, 1, 7], [0] * 12, set(subsets))  # no line tells, all of them together do
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_nothing_redacted_follows_from_what_is_published(people, shares, breakdowns):
     cells = list(product(SEX, AGE, REGION))
     counts = {c: (n, n * share // 100) for c, n, share in zip(cells, people, shares, strict=True)}

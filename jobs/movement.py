@@ -1,0 +1,72 @@
+"""Who moved between two nights: for each cell, people who came, left or answered anew, counted and never named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from expectations.codebook import Outcome
+from jobs.disclosure import Key, Move
+
+MEMORY = "1GB"  # what does not fit is written below `scratch`
+
+
+def find_moves(
+    now: Sequence[Path],
+    then: Sequence[Path],
+    breakdowns: Sequence[tuple[str, ...]],
+    outcomes: Sequence[Outcome],
+    scratch: Path,
+) -> dict[Key, Move]:
+    """The moves of every cell that one of the nights has, from the Parquet files of both nights' profiles.
+
+    A person who is in the cell with an answer on one night alone has come or left; one whose answer, or side of the
+    cut, is another than it was has answered anew.
+    """
+    names = list(dict.fromkeys(name for breakdown in breakdowns for name in breakdown))
+    with duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
+        connection.execute("SET temp_directory = ?", [str(scratch)])
+        for table, files in (("now", now), ("before", then)):
+            answers = [f"{_answer(outcome)} AS o{i}" for i, outcome in enumerate(outcomes)]
+            columns = ", ".join(["person_id", *(f'"{name}"' for name in names), *answers])
+            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+            connection.execute(
+                f"CREATE VIEW {table} AS SELECT {columns} FROM read_parquet([{listed}], hive_partitioning = false) "
+                "WHERE weight > 0"
+            )
+        found = dict[Key, Move]()
+        for breakdown in breakdowns:
+            found |= _count_moves(connection, breakdown, outcomes)
+    return found
+
+
+def _answer(outcome: Outcome) -> str:
+    return f'("{outcome.source}" {outcome.side} {outcome.cut})' if outcome.cut is not None else f'"{outcome.source}"'
+
+
+def _count_moves(
+    connection: duckdb.DuckDBPyConnection, breakdown: tuple[str, ...], outcomes: Sequence[Outcome]
+) -> dict[Key, Move]:
+    """A join in which everybody has one row, or two where they changed cells."""
+    same_cell = "".join(f' AND now."{name}" = before."{name}"' for name in breakdown)
+    cell = [f'coalesce(now."{name}", before."{name}")' for name in breakdown]
+    counts = []
+    for i in range(len(outcomes)):
+        counts += [
+            f"count(*) FILTER (WHERE now.o{i} IS DISTINCT FROM before.o{i})",
+            f"count(now.o{i}) - count(before.o{i})",
+        ]
+    group = f"GROUP BY {', '.join(cell)}" if cell else ""
+    rows = connection.execute(
+        f"SELECT {', '.join([*cell, *counts])} FROM now FULL JOIN before "
+        f"ON now.person_id = before.person_id{same_cell} {group}"
+    ).fetchall()
+    return {
+        (breakdown, row[: len(breakdown)], outcome.name, outcome.kind): Move(
+            *row[len(breakdown) + 2 * i : len(breakdown) + 2 * i + 2]
+        )
+        for row in rows
+        if None not in row[: len(breakdown)]
+        for i, outcome in enumerate(outcomes)
+    }
