@@ -214,6 +214,19 @@ class Cohort(Part):
         return words[:1].upper() + words[1:]
 
 
+class Margins(Part):
+    """Known numbers of people: `counts` of every group of a cohort, to which weights are raked within `bounds`."""
+
+    counts: dict[Key, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = Field(min_length=1)
+    bounds: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def check_bounds(self) -> Self:
+        if self.bounds and not 0 <= self.bounds[0] < self.bounds[1]:
+            raise ValueError("`bounds` are the least and the largest factor of a weight, the first below the second")
+        return self
+
+
 class CustomRule(Part):
     """A rule of this survey's own: `sql` is true (or null) for a good row; columns by their names in the extract."""
 
@@ -266,6 +279,7 @@ class Codebook(Part):
     cohorts: tuple[Cohort, ...] = ()
     breakdowns: tuple[tuple[Key, ...], ...] = ((),)
     outcomes: tuple[str, ...] = Field(min_length=1)
+    margins: Margins | None = None
     rules: tuple[CustomRule, ...] = ()
     drift: Drift = Drift()
     disclosure: Disclosure = Disclosure()
@@ -353,6 +367,7 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
             if key in loaded:
                 yield f"traits: item {key} would load on both {loaded[key]} and {trait.key}"
             loaded[key] = trait.key
+    yield from _find_strange_margins(book)
     cohorts = {c.key for c in book.cohorts}
     for breakdown in book.breakdowns:
         for key in breakdown:
@@ -369,6 +384,17 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
             yield f"outcomes: {error}"
     if book.source.join not in (None, book.person_id):
         yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_strange_margins(book: Codebook) -> Iterator[str]:
+    groups = {cohort.key: cohort.groups for cohort in book.cohorts}
+    for cohort, counts in (book.margins.counts if book.margins else {}).items():
+        if cohort not in groups:
+            yield f"margins: unknown cohort {cohort}"
+            continue
+        for group in counts:
+            if group not in groups[cohort]:
+                yield f"margins: {cohort} has no group {group}"
 
 
 def _find_column_clashes(book: Codebook) -> Iterator[str]:

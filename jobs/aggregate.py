@@ -15,6 +15,8 @@ from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.domain_sums import domain_sums
 from jobs.job import Job
 from jobs.lake import StageRecord
+from jobs.nonresponse import classes_from_json
+from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
 from jobs.survey import CohortRow, estimate_rows
 from jobs.tables import ColumnSpec, arrow_schema, estimates_columns, quality_columns
@@ -76,12 +78,17 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     ]
     where += [("withdrawn", None, 0), ("features", None, features)]
     where += [("quarantined", rule, rows) for rule, rows in sorted(validated.details["failed_rules"].items())]
-    return [
+    shown = [
         {
             "stage": stage,
             "reason": reason,
             "rows": redact_count(rows, profile),
+            "rate": None,
+            "rate_weighted": None,
             "disclosure": "shown" if redact_count(rows, profile) is not None else "suppressed",
         }
         for stage, reason, rows in where
     ]
+    totals = {scale.key: f"{scale.key}_total" for scale in job.book.scales}
+    answered = count_answers(job.night.paths("preprocess", "features"), totals)
+    return shown + rate_response(classes_from_json(validated.details.get("classes", ())), answered, features, profile)

@@ -12,8 +12,10 @@ from jobs.design import name_psu
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.layout import write_people
+from jobs.nonresponse import classes_from_json
 from jobs.spark import spark_session
 from jobs.tables import features_columns
+from jobs.weighing import weigh_people
 
 FOLDS = 10
 # Names on the way, apart from those of the extract's columns.
@@ -21,16 +23,20 @@ CODE, TOTAL = "code__", "total__"
 
 
 def run(job: Job) -> StageRecord:
+    """Raises ContractBroken where the codebook has margins that cannot be met."""
     accepted = job.night.read("validate")
     rows = accepted.counts["accepted"]
     scratch = job.night.scratch("preprocess")
     with spark_session(job.lake, "preprocess") as spark:
         frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
-        files = write_people(derive_features(frame, job.book), features_columns(job.book), rows, scratch / "features")
+        weighed, details = weigh_people(
+            derive_features(frame, job.book), classes_from_json(accepted.details.get("classes", ())), job.book.margins
+        )
+        files = write_people(weighed, features_columns(job.book), rows, scratch / "features")
     tables = {"features": job.night.adopt(files, "features")}
     shutil.rmtree(scratch)
     counts = {"features": sum(file.rows for file in tables["features"])}
-    return StageRecord("preprocess", job.night.digests("validate"), tables, counts)
+    return StageRecord("preprocess", job.night.digests("validate"), tables, counts, details)
 
 
 def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:

@@ -18,9 +18,10 @@ from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
 from expectations.codebook import Codebook
-from expectations.judging import ACCEPTED, Judge, judge_table
+from expectations.judging import ACCEPTED, QUARANTINED, Judge, judge_table
 from expectations.rules import RAW
 from jobs.layout import ROWS_PER_GROUP, cut_by_person
+from jobs.nonresponse import Classes, count_classes
 from jobs.tables import accepted_columns, arrow_schema
 from jobs.tally import Tally, tally_rows
 
@@ -35,6 +36,7 @@ class Part:
     judged: str
     accepted: str
     tally: Tally
+    classes: Classes
 
 
 def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, folder: Path) -> list[Part]:
@@ -47,14 +49,24 @@ def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, fo
         (folder / table).mkdir(parents=True)
     answers = {item.column: item.column + RAW for item in book.items}
     make = partial(
-        _judge_part, folder=folder, judge=judge, answers=answers, accepted=arrow_schema(accepted_columns(book))
+        _judge_part,
+        folder=folder,
+        judge=judge,
+        answers=answers,
+        classed=(book.design.weight, book.design.stratum),
+        accepted=arrow_schema(accepted_columns(book)),
     )
     told = cut_by_person(prepared, parts).mapInArrow(make, "part binary").collect()
     return sorted((pickle.loads(row["part"]) for row in told), key=lambda part: part.judged)
 
 
 def _judge_part(
-    batches: Iterator[pa.RecordBatch], folder: Path, judge: Judge, answers: dict[str, str], accepted: pa.Schema
+    batches: Iterator[pa.RecordBatch],
+    folder: Path,
+    judge: Judge,
+    answers: dict[str, str],
+    classed: tuple[str, str],
+    accepted: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
     delivered = list(batches)
     if not delivered:
@@ -68,5 +80,6 @@ def _judge_part(
     for table, file in zip((judged, kept), files, strict=True):
         pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, compression="zstd")
     typed = {name: name + RAW for name, kind in judge.types.items() if kind != "text"}
-    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED))
+    classes = count_classes(judged, *classed, ACCEPTED, QUARANTINED)
+    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED), classes)
     yield pa.record_batch({"part": pa.array([pickle.dumps(part)], pa.binary())})

@@ -50,6 +50,11 @@ FATES = (
     ("withdrawn", "withdrawn at the person's request"),
     ("features", "used for the estimates"),
 )
+STAGES = (
+    *FATES,
+    ("response", "people with an accepted row, of the eligible ones"),
+    ("answered", "people whose scale has a total, of those used for the estimates"),
+)
 
 Categories = tuple[tuple[str, str], ...]
 
@@ -85,8 +90,9 @@ def select_columns(frame: DataFrame, columns: Sequence[ColumnSpec]) -> DataFrame
 PERSON = ColumnSpec(
     "person_id", "string", "Pseudonym of the person", "", "the delivered id", False, "HMAC-SHA256 under the lake's key"
 )
+WEIGHT = "Survey weight; carries that of lost people of its stratum, and meets the codebook's margins where it has any"
 DESIGN = (
-    ColumnSpec("weight", "double", "Survey weight", "people represented", nullable=False),
+    ColumnSpec("weight", "double", WEIGHT, "people represented", nullable=False),
     ColumnSpec("stratum", "string", "Sampling stratum", nullable=False),
     ColumnSpec("psu", "string", "Primary sampling unit; carries its stratum where labels repeat", nullable=False),
 )
@@ -318,14 +324,27 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
 
 
 def quality_columns() -> list[ColumnSpec]:
-    """What came in and where it went, rounded as the cohorts are."""
+    """What came in and where it went, and who answered, rounded as the cohorts are."""
     return [
-        ColumnSpec("stage", "string", "What became of the rows", nullable=False, categories=FATES),
+        ColumnSpec("stage", "string", "What became of the rows, or who answered", nullable=False, categories=STAGES),
         ColumnSpec(
-            "reason", "string", "Rule that rows broke; null for the stage's total", source="the codebook's rules"
+            "reason",
+            "string",
+            "Rule that rows broke, scale that people answered; null for the stage's total",
+            source="the codebook's rules and scales",
         ),
         ColumnSpec(
-            "rows", "bigint", "Rows, rounded; null where suppressed", "rows", rule="count, rounded as in cohorts"
+            "rows", "bigint", "Rows or people; null where suppressed", "rows", rule="count, rounded as in cohorts"
+        ),
+        ColumnSpec(
+            "rate", "double", "Response rate, of response and answered", "0-1", rule="a rounded count over another"
+        ),
+        ColumnSpec(
+            "rate_weighted",
+            "double",
+            "Response rate by weight, of response alone",
+            "0-1",
+            rule="accepted over eligible weight, each to three digits",
         ),
         ColumnSpec("disclosure", "string", "Whether the count is shown", nullable=False, categories=DISCLOSURES[:2]),
     ]

@@ -22,6 +22,7 @@ from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord
 from jobs.layout import write_sorted
+from jobs.nonresponse import add_classes, classes_to_json
 from jobs.pseudonym import key_file, name_key
 from jobs.row_pass import Part, judge_parts
 from jobs.sources import Delivered, read_extract
@@ -69,6 +70,7 @@ def run(job: Job) -> StageRecord:
         "failed_rules": failed,
         "warnings": _word_warnings(job.book, delivered.new_columns, verdicts),
         "shares": shares,
+        "classes": classes_to_json(add_classes(part.classes for part in made)),
         "key": name_key(key),
         "data_docs": str(docs.relative_to(job.lake.root)),
     }

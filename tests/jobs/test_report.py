@@ -70,11 +70,9 @@ def make_quality() -> pa.Table:
         ("quarantined", "weight_positive", None),
         ("ineligible", None, 580),
     ]
-    columns = quality_columns()
-    values = [
-        dict(zip((c.name for c in columns), (*row, "shown" if row[2] else "suppressed"), strict=True)) for row in rows
-    ]
-    return pa.Table.from_pylist(values, arrow_schema(columns))
+    names = ("stage", "reason", "rows", "disclosure")
+    values = [dict(zip(names, (*row, "shown" if row[2] else "suppressed"), strict=True)) for row in rows]
+    return pa.Table.from_pylist(values, arrow_schema(quality_columns()))
 
 
 def make_context(book: Codebook, **changes: Any) -> ReportContext:

@@ -1,0 +1,101 @@
+"""Weights on their way through a night: lost people are stood for, and known margins are met."""
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.nights.conftest import SmallNight
+from tests.nights.small_night import (
+    CODEBOOK,
+    COLUMNS,
+    FIRST,
+    CommandLine,
+    Ended,
+    read_manifest,
+    simulate_rows,
+    write_codebook,
+    write_extract,
+)
+
+MARGINS = """
+margins:
+  counts:
+    sex: {{men: 200000, women: {women}}}
+    age_band: {{"18-39": 150000, "40-64": 150000, "65+": 150000}}
+  bounds: [{low}, {high}]
+"""
+
+
+def test_totals_stand_for_everybody_who_was_eligible(small_night: SmallNight) -> None:
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in simulate_rows(1, FIRST)]
+    adults = [row for row in {row["respondent"]: row for row in rows}.values() if row["age"] >= 18]
+    kept = [r for r in adults if r["mood_1"] != 8 and r["weight"] > 0 and r["region"] != "atlantis"]
+    expected = 0.0
+    for stratum in {row["stratum"] for row in adults}:
+        everybody = [row["weight"] for row in adults if row["stratum"] == stratum and row["weight"] > 0]
+        broken = sum(row["stratum"] == stratum and row["weight"] <= 0 for row in adults)
+        expected += sum(everybody) + broken * np.mean([row["weight"] for row in kept if row["stratum"] == stratum])
+    weights = read_features(small_night.lake, "weight")
+    assert weights.sum() == pytest.approx(expected, rel=1e-12)
+    told = read_manifest(small_night.lake, FIRST)["stages"]["preprocess"]["details"]["nonresponse"]
+    assert (told["classes"], told["lost_people"], told["lost_people_without_class"]) == (4, 30, 0)
+    assert 1 <= told["least_factor"] < told["largest_factor"] < 1.1
+
+
+def test_response_is_public_and_rounded(small_night: SmallNight) -> None:
+    with duckdb.connect(str(small_night.lake / "public" / "catalog.duckdb"), read_only=True) as connection:
+        rows = connection.execute(
+            "SELECT stage, reason, rows, rate, rate_weighted FROM quality WHERE stage IN ('response', 'answered')"
+        ).fetchall()
+    found = {(stage, reason): figures for stage, reason, *figures in rows}
+    rows_kept, rate, weighted = found["response", None]
+    assert (rows_kept, rate) == (1_410, round(1_410 / 1_440, 3))
+    assert weighted == pytest.approx(rate, abs=0.01)
+    totals = {
+        scale: int(np.isfinite(read_features(small_night.lake, f"{scale}_total")).sum()) for scale in ("mood", "sleep")
+    }
+    for scale, people in totals.items():
+        rounded = 5 * round(people / 5)
+        assert found["answered", scale] == [rounded, round(rounded / 1_410, 3), None]
+
+
+def test_weights_meet_the_margins(tmp_path: Path, commands: CommandLine) -> None:
+    ended = prepare(tmp_path, commands, MARGINS.format(women=250_000, low=0.3, high=4))
+    assert ended.code == 0, ended.said
+    night = next((tmp_path / "lake" / "restricted" / "features").rglob("*.parquet")).parent
+    table = pq.read_table(night, columns=["weight", "sex", "age_band"]).to_pandas()
+    assert table.groupby("sex")["weight"].sum().to_dict() == pytest.approx({"men": 2e5, "women": 2.5e5}, rel=1e-8)
+    assert table.groupby("age_band")["weight"].sum().to_numpy() == pytest.approx([1.5e5] * 3, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("women", "low", "high", "message"),
+    [
+        (250_000, 0.99, 1.01, "the margins cannot be met with factors of 0.99 to 1.01: "),
+        (450_000, 0.3, 4, "the margins of sex and age_band are of 650,000 and 450,000 people"),
+    ],
+)
+def test_margins_that_cannot_be_met_end_the_night(
+    tmp_path: Path, commands: CommandLine, women: int, low: float, high: float, message: str
+) -> None:
+    ended = prepare(tmp_path, commands, MARGINS.format(women=women, low=low, high=high))
+    assert ended.code == 3
+    assert message in ended.said
+    assert "Traceback" not in ended.said
+
+
+def prepare(folder: Path, commands: CommandLine, margins: str) -> Ended:
+    book = write_codebook(folder, CODEBOOK + margins)
+    extract = write_extract(folder / FIRST, simulate_rows(1, FIRST))
+    named = ["--lake", folder / "lake", "--run-date", FIRST, "--codebook", book]
+    validated = commands("validate", *named, "--extract", extract)
+    assert validated.code == 0, validated.said
+    return commands("preprocess", *named)
+
+
+def read_features(lake: Path, column: str) -> np.ndarray:
+    files = read_manifest(lake, FIRST)["stages"]["preprocess"]["tables"]["features"]
+    return np.concatenate([pq.read_table(lake / file["path"], columns=[column])[column].to_numpy() for file in files])
