@@ -72,11 +72,15 @@ class Source(Part):
 
 
 class Design(Part):
-    """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU."""
+    """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU.
+
+    `fpc` is a column with the population's PSUs of the stratum, or the share of them that was sampled (up to 1).
+    """
 
     weight: Column
     stratum: Column
     psu: Column
+    fpc: Column | None = None
     nest: bool = False
     lonely_psu: Literal["fail", "adjust", "certainty", "remove", "average"] = "fail"
 
@@ -306,6 +310,8 @@ class Codebook(Part):
         if self.answered_at:
             types[self.answered_at] = "time"
         types |= {self.design.weight: "number", self.design.stratum: "text", self.design.psu: "text"}
+        if self.design.fpc:
+            types[self.design.fpc] = "number"
         types |= {item.column: "number" for item in self.items}
         parts: tuple[Covariate | Cohort, ...] = (*self.covariates, *self.cohorts)
         for part in parts:
@@ -400,8 +406,8 @@ def _find_strange_margins(book: Codebook) -> Iterator[str]:
 def _find_column_clashes(book: Codebook) -> Iterator[str]:
     """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
     single = [book.person_id, book.design.weight, book.design.stratum, book.design.psu, *(i.column for i in book.items)]
-    for name in _repeated([*single, *([book.answered_at] if book.answered_at else [])]):
-        yield f"column {name}: one column cannot be two of id, date, weight, stratum, PSU and items: deliver a copy"
+    for name in _repeated([*single, *(name for name in (book.answered_at, book.design.fpc) if name)]):
+        yield f"column {name}: one column cannot be two of id, date, weight, stratum, PSU, fpc, items: deliver a copy"
     columns = [name for name in book.column_types() if name != book.person_id]
     for name in _repeated(name.lower() for name in columns):
         yield f"column {name}: stands there twice, capitals apart"

@@ -96,6 +96,9 @@ def _rule_design(book: Codebook) -> Iterator[Rule]:
     yield Rule(f"{design.weight}_positive", "between", design.weight, meaning, low=0, above=True, high=LARGEST)
     yield Rule(f"{design.stratum}_missing", "present", design.stratum, "the row has a stratum")
     yield Rule(f"{design.psu}_missing", "present", design.psu, "the row has a PSU")
+    if design.fpc:
+        yield Rule(f"{design.fpc}_missing", "present", design.fpc + RAW, "the row has a population of PSUs")
+        yield _rule_number(design.fpc)
     if not design.nest:
         meaning = "the row's stratum is the one in which most rows of its PSU lie"
         yield Rule(f"{design.psu}_in_one_stratum", "equal", design.stratum, meaning, other=HOME_STRATUM)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.codebook import Codebook
-from jobs.design import read_design
+from jobs.design import read_design, read_sampled
 from jobs.disclosure import protect_rows
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.domain_sums import domain_sums
@@ -34,6 +34,7 @@ def run(job: Job) -> StageRecord:
         job.book.breakdowns,
         job.book.design.lonely_psu,
         signed={outcome.name for outcome in outcomes if not outcome.public},
+        sampled=read_sampled(job.night.paths("validate", "design")),
     )
     open_to_all = {outcome.name for outcome in outcomes if outcome.public}
     profile = PROFILES[job.book.disclosure.profile]

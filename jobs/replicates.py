@@ -19,7 +19,7 @@ Method = Literal["BRR", "Fay", "JK1", "JKn", "bootstrap", "ACS", "successive-dif
 Floats = NDArray[np.float64]
 
 FARTHEST_MEAN = 0.10  # of the replicates' totals from the full weight's, relative
-DEPENDENT = 1e-10  # share of a column's sum of squares; R's qr() judges its root, 1e-5
+DEPENDENT = 1e-5  # share of a column's length, as R's qr() judges it
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,18 @@ def estimate_replicated(figures: Floats, replication: Replication) -> tuple[floa
     return estimate, math.sqrt(replication.scale * math.fsum(rscales * (replicates - centre) ** 2))
 
 
-def count_df(products: Floats) -> int:
+def count_df(weights: Floats) -> int:
     """Degrees of freedom of a cell: the rank of its replicate weights less 1, as R's degf on the cell.
 
-    `products` (R, R) are the sums of products of the replicate weights over the people with an answer. A column counts
-    where what is left of it beside the columns before is not negligible.
+    `weights` are (people with an answer, R), or a matrix with the same products of columns, such as the triangle that
+    `np.linalg.qr` leaves of them. A column counts where what it adds to those before is not negligible.
     """
-    left, rank = products.astype(np.float64).copy(), 0
-    for j, whole in enumerate(np.diag(products)):
-        if whole > 0 and left[j, j] > DEPENDENT * whole:
-            left -= np.outer(left[:, j], left[j]) / left[j, j]
-            rank += 1
-    return rank - 1
+    basis = np.empty((len(weights), 0))
+    for column in weights.T:
+        left = column
+        for _ in range(2):  # once more for what rounding left
+            left = left - basis @ (basis.T @ left)
+        length = float(np.linalg.norm(left))
+        if basis.shape[1] < len(weights) and length > DEPENDENT * float(np.linalg.norm(column)):
+            basis = np.column_stack([basis, left / length])
+    return basis.shape[1] - 1

@@ -90,9 +90,17 @@ class CohortRow:
         }
 
 
-def count_psus(design: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """PSUs per stratum of the full design, from its (stratum, psu) pairs, ineligible people's included."""
-    return dict(Counter(stratum for stratum, _ in set(design)))
+class DesignSizes(dict[str, int]):
+    """PSUs per stratum of the full design; `sampled` is their share of the population's PSUs where that is known."""
+
+    def __init__(self, counts: Mapping[str, int], sampled: Mapping[str, float]) -> None:
+        super().__init__(counts)
+        self.sampled = sampled
+
+
+def count_psus(design: Iterable[tuple[str, str]], sampled: Mapping[str, float] | None = None) -> DesignSizes:
+    """From the (stratum, psu) pairs of the design, ineligible people's included, and each stratum's sampled share."""
+    return DesignSizes(Counter(stratum for stratum, _ in set(design)), sampled or {})
 
 
 def estimate_rows(
@@ -102,13 +110,14 @@ def estimate_rows(
     breakdowns: Sequence[tuple[str, ...]],
     lonely_psu: LonelyPsu = "fail",
     signed: Collection[str] = (),
+    sampled: Mapping[str, float] | None = None,
 ) -> list[CohortRow]:
     """An estimate for every breakdown cell and outcome of `domain_sums`'s table, in its order.
 
     `kinds` gives each outcome's kind; `signed` names the outcomes on a scale without a natural zero (traits).
     Raises ContractBroken where a stratum has one PSU and `lonely_psu` is `fail`.
     """
-    design_sizes = count_psus(design)
+    design_sizes = count_psus(design, sampled)
     members = {"*".join(b) or "all": b for b in breakdowns}
     cohorts = [name for name in sums.column_names if name not in {"breakdown", "outcome", "stratum", "psu", *SUMS}]
     rows = []
@@ -199,16 +208,19 @@ def _interval(method: IntervalMethod, mean: float, se: float, n: int, df: int) -
 def _sum_variance(
     stratum: NDArray[Any], scores: NDArray[np.float64], design_sizes: Mapping[str, int], lonely_psu: LonelyPsu
 ) -> float | None:
-    """Sum over strata of m/(m-1) x sum of squares about the stratum's mean score, m PSUs in the design.
+    """Sum over strata of (1 - m/M) m/(m-1) x sum of squares about the stratum's mean score, m PSUs in the design.
 
+    M is the population's PSUs, where known (finite population correction).
     A PSU outside the domain scores 0. Scores of a mean add up to 0, so `adjust` centres a lonely PSU on 0; `average`
     gives it the mean variance of the strata that have one; `certainty` and `remove` give it none.
     """
     names, index, found = np.unique(stratum, return_inverse=True, return_counts=True)
+    sampled = design_sizes.sampled if isinstance(design_sizes, DesignSizes) else {}
+    correction = np.array([1 - sampled.get(name, 0.0) for name in names])
     size = np.array([design_sizes.get(name, 0) for name in names], dtype=np.float64)
     if np.any(found > size):
         raise ValueError(f"stratum {names[found > size][0]} has more PSUs in the domain than in the design")
-    lonely = size == 1
+    lonely = (size == 1) & (correction > 0)  # a stratum that is sampled whole has no variance
     if lonely.any() and lonely_psu == "fail":
         raise ContractBroken(
             f"stratum {', '.join(map(str, names[lonely]))} has only one PSU, so its variance is unknown: join it to "
@@ -216,9 +228,10 @@ def _sum_variance(
         )
     centre = np.bincount(index, scores) / size
     squares = np.bincount(index, (scores - centre[index]) ** 2) + (size - found) * centre**2
-    parts = np.where(lonely, 0.0, squares * size / np.where(lonely, 1.0, size - 1))
+    parts = np.where(size == 1, 0.0, squares * size / np.where(size == 1, 1.0, size - 1))
     if lonely_psu == "adjust":
         parts = np.where(lonely, np.bincount(index, scores**2), parts)
+    parts = parts * correction
     if lonely_psu == "average" and lonely.any():
         return math.fsum(parts) * len(names) / np.sum(~lonely) if not lonely.all() else None
     return math.fsum(parts)

@@ -149,7 +149,12 @@ def quarantine_columns(book: Codebook) -> list[ColumnSpec]:
 
 def design_columns() -> list[ColumnSpec]:
     """The sample's full design, those PSUs too in which nobody is eligible."""
-    return [*DESIGN[1:], ColumnSpec("rows", "bigint", "Delivered rows of the PSU, ineligible ones too", "rows")]
+    fpc = "PSUs of the stratum in the population, or the share of them in the sample; null where the codebook has none"
+    return [
+        *DESIGN[1:],
+        ColumnSpec("rows", "bigint", "Delivered rows of the PSU, ineligible ones too", "rows"),
+        ColumnSpec("fpc", "double", fpc),
+    ]
 
 
 def scale_columns(scale: Scale) -> list[ColumnSpec]:

@@ -19,9 +19,9 @@ def label(row):
     return f"{row['domain']} {row['outcome']}"
 
 
-def find_se(people, scores):
+def find_se(people, scores, sampled=None):
     everybody = read_people()
-    sizes = count_psus(zip(everybody["stratum"], everybody["psu"], strict=True))
+    sizes = count_psus(zip(everybody["stratum"], everybody["psu"], strict=True), sampled)
     return math.sqrt(_sum_variance(list_psus(people)[0], scores, sizes, "fail"))
 
 
@@ -33,6 +33,15 @@ def test_totals_and_their_log_t_intervals(row):
     assert (total, se) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
     bounds = log_t_interval(total, se, row["df"])
     assert bounds == pytest.approx((row["ci_low"], row["ci_high"]), rel=1e-10)
+
+
+@pytest.mark.parametrize("row", read_estimates("fpc", "total") + read_estimates("fpc_fraction", "total"), ids=label)
+def test_the_finite_population_correction(row):
+    everybody = read_people()
+    sampled = {stratum: 2 / psus for stratum, psus in zip(everybody["stratum"], everybody["psus"], strict=True)}
+    people = select(everybody, row["domain"], row["outcome"])
+    se = find_se(people, add_up(people, people["weight"] * people[row["outcome"]]), sampled)
+    assert se == pytest.approx(row["se"], rel=TWELVE_DIGITS)
 
 
 @pytest.mark.parametrize("row", read_estimates("taylor", "ratio"), ids=label)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.design import read_sampled
 from tests.nights.conftest import SmallNight
 from tests.nights.small_night import (
     CODEBOOK,
@@ -85,6 +86,26 @@ def test_margins_that_cannot_be_met_end_the_night(
     assert ended.code == 3
     assert message in ended.said
     assert "Traceback" not in ended.said
+
+
+@pytest.mark.parametrize(("odd", "message"), [(None, None), (41, "column income: stratum s0 has both ")])
+def test_the_population_of_psus_lies_in_the_design(
+    tmp_path: Path, commands: CommandLine, odd: int | None, message: str | None
+) -> None:
+    rows = simulate_rows(1, FIRST)
+    for row in rows:
+        row[COLUMNS.index("income")] = 40 + int(row[COLUMNS.index("stratum")][1:])
+    if odd is not None:
+        next(row for row in rows if row[COLUMNS.index("stratum")] == "s0")[COLUMNS.index("income")] = odd
+    content = CODEBOOK.replace("nest: true", "fpc: income, nest: true").replace("key: income", "key: wealth")
+    named = ["--lake", tmp_path / "lake", "--run-date", FIRST, "--codebook", write_codebook(tmp_path, content)]
+    ended = commands("validate", *named, "--extract", write_extract(tmp_path / FIRST, rows))
+    if message:
+        assert (ended.code, message in ended.said) == (3, True), ended.said
+        return
+    assert ended.code == 0, ended.said
+    design = list((tmp_path / "lake" / "restricted" / "design").rglob("*.parquet"))
+    assert read_sampled(design) == {f"s{number}": 3 / (40 + number) for number in range(4)}
 
 
 def prepare(folder: Path, commands: CommandLine, margins: str) -> Ended:
