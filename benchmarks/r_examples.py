@@ -3,7 +3,7 @@
 Stratified and clustered designs with and without finite population correction, replicate weights of every type,
 quantiles, ratios, totals, standardised means, raking and calibration. The last line is JSON: of each of R's functions
 and designs the largest relative difference, and how many figures were left out: quantiles' lower limits where the share
-lies below the first person's weight, for which R 4.1 takes the second person's answer. `benchmarks/install_r.sh` installs R.
+lies below the first person's weight, for which R's qrule takes the second person. `benchmarks/install_r.sh` installs R.
 """
 
 import json
