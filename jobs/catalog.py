@@ -11,6 +11,7 @@ import duckdb
 
 from jobs.errors import StageError
 from jobs.lake import PUBLIC_TABLES, RESTRICTED_TABLES
+from jobs.provenance import NIGHT_TYPES, describe_night
 
 CATALOG = "catalog.duckdb"
 EXPLANATIONS = "explanations"
@@ -96,13 +97,11 @@ def _select(files: Sequence[Path]) -> str:
 
 def _add_nights(connection: duckdb.DuckDBPyConnection, manifests: Sequence[Manifest], public: bool) -> None:
     """One row a night. The public one takes its counts from `quality`, where they are rounded."""
-    # Profiles and their means compare within a series alone: another one has another unit.
-    columns = "run_date DATE NOT NULL, token BIGINT NOT NULL, model_version VARCHAR, model_series VARCHAR"
+    columns = ", ".join(f"{name} {kind}" for name, kind in NIGHT_TYPES.items())
     connection.execute(f"CREATE TABLE nights ({columns})")
+    places = ", ".join("?" * len(NIGHT_TYPES))
     for manifest in manifests:
-        train = manifest["stages"].get("train", {})
-        model = [train.get("details", {}).get(key) for key in ("model_version", "series")]
-        connection.execute("INSERT INTO nights VALUES (?, ?, ?, ?)", [manifest["run_date"], manifest["token"], *model])
+        connection.execute(f"INSERT INTO nights VALUES ({places})", list(describe_night(manifest).values()))
     for name in FATES if public else RESTRICTED_TABLES:
         connection.execute(f"ALTER TABLE nights ADD COLUMN {name} BIGINT")
     if public:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobs.errors import DONE, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord
 from jobs.profiling import profile_stage
+from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
 
 DEMO_PEOPLE = 50_000
@@ -50,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mindcensus", description=__doc__)
+    code = f"mindcensus {version('mindcensus')}, code_sha256 {hash_code()}"
+    parser.add_argument("--version", action="version", version=code, help="version and digest, as manifests have them")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     lake = argparse.ArgumentParser(add_help=False)
     lake.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")

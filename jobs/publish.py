@@ -15,8 +15,10 @@ from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically
 from jobs.promotions import list_promotions
+from jobs.provenance import hash_code, list_files
 
 NEEDED = ORDER[:-1]
+FILES = "files.csv"  # the public zone's published files, for tools that do not read the catalog
 
 
 def run(job: Job) -> StageRecord:
@@ -59,6 +61,7 @@ def build_manifest(night: Night, records: Mapping[str, StageRecord]) -> dict[str
         "run_date": night.run_date.isoformat(),
         "token": night.token,
         "mindcensus": version("mindcensus"),
+        "code_sha256": hash_code(),
         "codebook": records["validate"].details["codebook"],
         "model": records["train"].details,
         "rows": rows,
@@ -114,6 +117,7 @@ def refresh(job: Job) -> None:
     _open_public(job.lake)
     write_catalog(job.lake.restricted, manifests)
     write_catalog(job.lake.public, manifests)
+    write_atomically(job.lake.public / FILES, list_files(manifests, PUBLIC_TABLES), 0o644)
     if manifests[-1]["run_date"] == job.run_date.isoformat():
         write_dictionary(job.lake.public, job.book)
     report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
@@ -128,6 +132,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "run_date": manifest["run_date"],
         "token": manifest["token"],
         "mindcensus": manifest["mindcensus"],
+        "code_sha256": manifest.get("code_sha256"),
         "codebook": manifest["codebook"],
         "model_version": manifest["model"]["model_version"],
         "model_series": manifest["model"]["series"],
