@@ -93,7 +93,7 @@ run: setup $(AIRFLOW_STAMP)
 	echo "report               $$lake/public/reports/latest.html"
 	echo "cohort estimates     $$lake/public/catalog.duckdb"
 	echo "people's profiles    $$lake/restricted/catalog.duckdb, for the lake's owner alone"
-	echo "ask it               .venv/bin/python -c \"import duckdb; print(duckdb.connect('$$lake/public/catalog.duckdb', read_only=True).sql('FROM cohorts_latest'))\""
+	echo "ask it               .venv/bin/mindcensus query \"FROM cohorts_latest\" --lake '$$lake'"
 	echo "the next night       make run"
 
 $(AIRFLOW_STAMP): $(STAMP)
