@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 def score_ratio(sum_wy: Floats, sum_wx: Floats) -> tuple[float, Floats]:
@@ -20,6 +21,23 @@ def score_ratio(sum_wy: Floats, sum_wx: Floats) -> tuple[float, Floats]:
     total = math.fsum(sum_wx)
     ratio = math.fsum(sum_wy) / total
     return ratio, (sum_wy - ratio * sum_wx) / total
+
+
+def score_whole_total(place: Integers, sum_all: Floats, sum_w: Floats, sum_wy: Floats) -> tuple[float, Floats]:
+    """The total of a cell in which some gave no answer, and each PSU's score.
+
+    The people of a weighting class are stood for by those of it who answered, those of a class without answers by
+    everybody who did: without it a total is too low. `place` numbers each PSU's class; `sum_all` adds up the weights of
+    all people of the cell, `sum_w` and `sum_wy` are over those with an answer, of whom there are some.
+    """
+    everybody, answered, totals = (np.bincount(place, values) for values in (sum_all, sum_w, sum_wy))
+    mean, scores_of_mean = score_ratio(sum_wy, sum_w)
+    known = answered > 0
+    means = np.where(known, totals / np.where(known, answered, 1.0), mean)
+    stands_for = np.where(known, everybody / np.where(known, answered, 1.0), 0.0)
+    orphans = math.fsum(everybody[~known])
+    scores = stands_for[place] * (sum_wy - means[place] * sum_w) + means[place] * sum_all + orphans * scores_of_mean
+    return math.fsum(everybody * means), scores
 
 
 def score_standardised(shares: Floats, sum_w: Floats, sum_wy: Floats) -> tuple[float, Floats]:

@@ -5,6 +5,7 @@ house rule, taken from the older NCHS practice of withholding a relative standar
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from scipy.special import betaincinv, stdtrit
@@ -51,19 +52,32 @@ def effective_n(p: float, se: float, n: int) -> float:
     return p * (1 - p) / se**2 if se > 0 else math.inf
 
 
-def korn_graubard(p: float, se: float, n: int, df: int) -> Interval:
+def standardised_effective_n(shares: Sequence[float], p: Sequence[float], n: Sequence[int], se: float) -> float:
+    """Effective sample size of a standardised proportion, before it is cut at n; by group: share, proportion, people.
+
+    n over the design effect, the variance over that of a simple random sample that is standardised too: the sum of
+    share^2 p (1-p) / n. All people together at p of 0 or 1, where the SE is 0.
+    """
+    simple = math.fsum(s * s * q * (1 - q) / m for s, q, m in zip(shares, p, n, strict=True))
+    if simple == 0:
+        return float(sum(n))
+    return sum(n) * simple / se**2 if se > 0 else math.inf
+
+
+def korn_graubard(p: float, se: float, n: int, df: int, n_eff: float | None = None) -> Interval:
     """95 % Korn-Graubard interval of a proportion, effective sample size cut at n.
 
     n_df = min(n, n_eff (t(.975, n-1) / t(.975, df))^2); low = Beta(.025; x, n_df-x+1) and
     high = Beta(.975; x+1, n_df-x) with x = p n_df. At p of 0 or 1 n_df = n, the closed limit is p itself and the
     open one stays at alpha/2, as NCHS computes it. Needs n >= 2 and df >= 1.
+    `n_eff` is given for a standardised proportion.
     """
     if p == 0.0:
         return 0.0, float(betaincinv(1, n, 1 - ALPHA / 2))
     if p == 1.0:
         return float(betaincinv(n, 1, ALPHA / 2)), 1.0
     shrink = (t_quantile(n - 1) / t_quantile(df)) ** 2
-    n_df = min(float(n), effective_n(p, se, n) * shrink)
+    n_df = min(float(n), (effective_n(p, se, n) if n_eff is None else n_eff) * shrink)
     x = p * n_df
     return float(betaincinv(x, n_df - x + 1, ALPHA / 2)), float(betaincinv(x + 1, n_df - x, 1 - ALPHA / 2))
 

@@ -126,6 +126,19 @@ for (method in names(raked)) {
 }
 people$cell <- NULL
 
+# Totals of y with the missing answers stood for by those of the same sex, by the delta method.
+for (class in c("men", "women")) {
+  inside <- people$sex == class
+  people[paste0("all.", class)] <- as.numeric(inside)
+  people[paste0("answered.", class)] <- as.numeric(inside & !is.na(people$y))
+  people[paste0("y.", class)] <- ifelse(inside & !is.na(people$y), people$y, 0)
+}
+whole <- svydesign(ids = ~psu, strata = ~stratum, weights = ~weight, data = people, nest = TRUE)
+parts <- svytotal(~ all.men + answered.men + y.men + all.women + answered.women + y.women, whole)
+total <- svycontrast(parts, quote(all.men * y.men / answered.men + all.women * y.women / answered.women))
+note("whole", "all", "y", "total", coef(total), SE(total), NA)
+people <- people[!grepl("\\.", names(people))]
+
 write.csv(people, file.path(folder, "people.csv"), row.names = FALSE, quote = FALSE, na = "")
 found <- do.call(rbind, found)
 for (name in c("estimate", "se", "ci_low", "ci_high")) found[[name]] <- format(found[[name]], digits = 17, trim = TRUE)

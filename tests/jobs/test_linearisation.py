@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.linearisation import score_ratio, score_standardised
+from jobs.linearisation import score_ratio, score_standardised, score_whole_total
 from jobs.presentation import log_t_interval, t_interval
 from jobs.survey import _sum_variance, count_psus
 from tests.jobs.golden_survey import add_up, list_psus, read_estimates, read_people, select
@@ -62,6 +62,35 @@ def test_standardised_means_and_proportions(row):
     sum_wy = np.array([add_up(people, w * people[row["outcome"]]) for w in inside])
     estimate, scores = score_standardised(np.array(list(SHARES.values())), sum_w, sum_wy)
     assert (estimate, find_se(people, scores)) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
+
+
+def test_a_total_of_everybody_where_some_gave_no_answer():
+    people = read_people().sort_values(["stratum", "psu"], kind="stable")
+    # Classes lie within PSUs here, so that each PSU stands there once for men and once for women.
+    inside = [people["sex"] == sex for sex in ("men", "women")]
+    answered = people["y"].notna()
+    sums = [
+        np.concatenate([add_up(people, people["weight"] * values * mask) for mask in inside])
+        for values in (1.0, 1.0 * answered, people["y"].fillna(0.0))
+    ]
+    place = np.repeat([0, 1], len(sums[0]) // 2)
+    total, scores = score_whole_total(place, *sums)
+    (row,) = read_estimates("whole")
+    se = find_se(people, scores.reshape(2, -1).sum(axis=0))
+    assert (total, se) == pytest.approx((row["estimate"], row["se"]), rel=TWELVE_DIGITS)
+
+
+def test_a_class_without_an_answer_is_stood_for_by_everybody():
+    # 10 people answered with a mean of 2; 5 more are in a class of nobody who answered.
+    total, scores = score_whole_total(
+        np.array([0, 0, 1]), np.array([4.0, 8.0, 5.0]), np.array([4.0, 6.0, 0.0]), np.array([4.0, 16.0, 0.0])
+    )
+    assert total == 2.0 * 12 + 2.0 * 5
+    # The scores of the ratio's parts vanish in sum, so that the weights of all people are left.
+    assert scores.sum() == pytest.approx(total)
+    assert score_whole_total(np.zeros(2, int), *[np.array([1.0, 3.0])] * 2, np.array([2.0, 1.0]))[1] == pytest.approx(
+        [2.0, 1.0]
+    )
 
 
 def test_a_ratio_to_the_weight_is_the_mean():

@@ -11,6 +11,7 @@ from jobs.presentation import (
     judge_proportion,
     korn_graubard,
     logit_interval,
+    standardised_effective_n,
     t_interval,
 )
 
@@ -89,3 +90,16 @@ def test_house_rule_for_means(mean, se, n, df, signed, presentation):
     got, reason = judge_mean(mean, se, n, df, signed)
     assert got == presentation
     assert (reason is None) == (presentation == "present")
+
+
+def test_a_standardised_proportion_of_one_group_is_the_plain_one():
+    n_eff = standardised_effective_n([1.0], [0.3], [200], 0.04)
+    assert n_eff == pytest.approx(effective_n(0.3, 0.04, 200), rel=1e-14)
+    assert korn_graubard(0.3, 0.04, 200, 20, n_eff) == pytest.approx(korn_graubard(0.3, 0.04, 200, 20), rel=1e-12)
+
+
+def test_the_effective_size_of_a_standardised_proportion_by_hand():
+    # Simple random sample: .25 x .09 / 50 + .25 x .25 / 100 = .00045 + .000625; deff = .0025 / .001075
+    assert standardised_effective_n([0.5, 0.5], [0.1, 0.5], [50, 100], 0.05) == pytest.approx(150 * 0.001075 / 0.0025)
+    assert standardised_effective_n([0.5, 0.5], [0.0, 0.0], [50, 100], 0.0) == 150
+    assert standardised_effective_n([0.5, 0.5], [0.1, 0.5], [50, 100], 0.0) == math.inf
