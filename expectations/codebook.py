@@ -255,14 +255,17 @@ class Disclosure(Part):
 
 
 class Outcome(NamedTuple):
-    """What is estimated: `source` names a column of the profiles; a proportion compares it with `cut`."""
+    """What is estimated: `source` names a column of the profiles; a proportion compares it with `cut`.
+
+    A `latent` outcome is a trait's mean: it is made of plausible values, and on a scale without a natural zero.
+    """
 
     name: str
     kind: Literal["mean", "proportion"]
     source: str
     side: Literal[">=", "<="] | None = None
     cut: int | None = None
-    public: bool = True
+    latent: bool = False
 
 
 class Codebook(Part):
@@ -439,7 +442,7 @@ def parse_outcome(book: Codebook, name: str) -> Outcome:
     match = OUTCOME.fullmatch(name)
     scales, traits = {s.key for s in book.scales}, {t.key for t in book.traits}
     if match and match["what"] == "mean" and match["key"] in traits:
-        return Outcome(name, "mean", name, public=False)
+        return Outcome(name, "mean", name, latent=True)
     if match and match["what"] == "total" and match["key"] in scales:
         return Outcome(name, "mean", name)
     if match and (match["ge"] or match["le"]) and match["key"] in scales:

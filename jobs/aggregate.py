@@ -12,47 +12,72 @@ from expectations.codebook import Codebook
 from jobs.design import read_design, read_sampled
 from jobs.disclosure import protect_rows
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
+from jobs.distributions import describe_distributions
 from jobs.domain_sums import domain_sums
 from jobs.job import Job
 from jobs.lake import StageRecord
+from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.nonresponse import classes_from_json
 from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
-from jobs.survey import CohortRow, estimate_rows
-from jobs.tables import ColumnSpec, arrow_schema, estimates_columns, quality_columns
+from jobs.survey import CohortRow, count_psus, estimate_rows
+from jobs.tables import ColumnSpec, arrow_schema, distributions_columns, estimates_columns, quality_columns
+from jobs.trait_estimates import estimate_traits
 
 
 def run(job: Job) -> StageRecord:
-    """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`."""
-    outcomes = job.book.parsed_outcomes()
+    """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`, ModelError for a model that
+    does not fit the features."""
+    night, outcomes = job.night, job.book.parsed_outcomes()
+    design, sampled = read_design(night.paths("validate", "design")), read_sampled(night.paths("validate", "design"))
+    trained = night.read("train").details
+    observed = [outcome for outcome in outcomes if not outcome.latent]
     with spark_session(job.lake, "aggregate") as spark:
-        sums = domain_sums(spark.sparkContext, job.night.paths("score", "profiles"), outcomes, job.book.breakdowns)
-    rows = estimate_rows(
-        sums,
-        read_design(job.night.paths("validate", "design")),
-        {outcome.name: outcome.kind for outcome in outcomes},
-        job.book.breakdowns,
-        job.book.design.lonely_psu,
-        signed={outcome.name for outcome in outcomes if not outcome.public},
-        sampled=read_sampled(job.night.paths("validate", "design")),
-    )
-    open_to_all = {outcome.name for outcome in outcomes if outcome.public}
+        sums = domain_sums(spark.sparkContext, night.paths("score", "profiles"), observed, job.book.breakdowns)
+        imputed = None
+        if len(observed) < len(outcomes):
+            model, features = job.lake.root / trained["folder"], night.paths("preprocess", "features")
+            imputed = impute_traits(spark.sparkContext, model, features, design, job.book)
+    kinds = {outcome.name: outcome.kind for outcome in observed}
+    rows = estimate_rows(sums, design, kinds, job.book.breakdowns, job.book.design.lonely_psu, sampled=sampled)
+    if imputed:
+        rows += _estimate_traits(imputed, design, sampled, job.book)
     profile = PROFILES[job.book.disclosure.profile]
-    public = protect_rows([row for row in rows if row.outcome in open_to_all], profile)
-    scratch = job.night.scratch("aggregate")
+    public = protect_rows(rows, profile)
+    scratch = night.scratch("aggregate")
     # Outcomes made of a trait have the unit of the model's series.
-    series = dict.fromkeys({o.name for o in outcomes} - open_to_all, job.night.read("train").details["series"])
+    series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
     internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))
+    shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
     written = {
         "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
         "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
         "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
+        "distributions": _write_table(shares, distributions_columns(job.book), scratch / "distributions"),
     }
-    tables = {table: job.night.adopt([file], table) for table, file in written.items()}
+    tables = {table: night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
-    return StageRecord("aggregate", job.night.digests("validate", "train", "score"), tables, counts)
+    details = {"plausible_values": imputed.details if imputed else None}
+    inputs = night.digests("validate", "preprocess", "train", "score")
+    return StageRecord("aggregate", inputs, tables, counts, details)
+
+
+def _estimate_traits(
+    imputed: Imputed, design: Sequence[tuple[str, str]], sampled: Mapping[str, float], book: Codebook
+) -> list[CohortRow]:
+    """The means of traits that are outcomes; all traits are drawn together."""
+    homes = {psu: stratum for stratum, psu in design}
+    sizes, lonely = count_psus(design, sampled), book.design.lonely_psu
+    rows = estimate_traits(imputed.sums, imputed.conditioning, homes, book.breakdowns, imputed.traits, sizes, lonely)
+    return [row for row in rows if row.outcome in book.outcomes]
+
+
+def _describe(imputed: Imputed, public: Sequence[CohortRow], book: Codebook, series: str) -> list[dict[str, Any]]:
+    shares = describe_distributions(imputed.sums, imputed.conditioning, book.breakdowns, imputed.traits, public)
+    empty = dict.fromkeys((cohort.key for cohort in book.cohorts), None)
+    return [{**empty, **share, "model_series": series} for share in shares]
 
 
 def _write(

@@ -14,8 +14,8 @@ from jobs.sums import Room, find_lines
 from jobs.suppression import hide_neighbours
 from jobs.survey import CohortRow, Disclosure, Estimate
 
-# People's traits are estimates of a model about them: their means stay in cohorts_internal.
-INTERNAL_SUFFIX = "_mean"
+# Traits have no natural zero, and their sums tell no count.
+TRAIT_SUFFIX = "_mean"
 
 MEAN_DECIMALS = 2
 SE_DIGITS = 2
@@ -74,7 +74,7 @@ def protect_rows(
     earlier: Sequence[Release] = (),
     covers: Set[Key] = frozenset(),
 ) -> list[CohortRow]:
-    """The public rows of one night's internal rows, in their order; rows of traits are left out.
+    """The public rows of one night's internal rows, in their order.
 
     A count that the profile redacts takes its whole row with it. A proportion goes where its numerator, or the rest,
     is such a count. Then neighbours go until nothing redacted can be worked out. A figure that the presentation rules
@@ -84,13 +84,12 @@ def protect_rows(
     that somebody may know them all; where nobody did, what was hidden then stays hidden. A cell that was shown then,
     and has changed by people who are known, cannot hide a neighbour. `covers` lose their counts as neighbours do.
     """
-    public = [row for row in rows if not row.outcome.endswith(INTERNAL_SUFFIX)]
     protected: dict[int, CohortRow] = {}
-    for outcome in dict.fromkeys(row.outcome for row in public):
-        places = [i for i, row in enumerate(public) if row.outcome == outcome]
-        for i, row in zip(places, _protect_outcome([public[i] for i in places], profile, earlier, covers), strict=True):
+    for outcome in dict.fromkeys(row.outcome for row in rows):
+        places = [i for i, row in enumerate(rows) if row.outcome == outcome]
+        for i, row in zip(places, _protect_outcome([rows[i] for i in places], profile, earlier, covers), strict=True):
             protected[i] = row
-    return [protected[i] for i in range(len(public))]
+    return [protected[i] for i in range(len(rows))]
 
 
 def _protect_outcome(
@@ -259,7 +258,7 @@ def _round_figures(row: CohortRow, profile: Profile) -> Estimate:
     shrink = (figures.n / n) ** 0.5
     if figures.kind == "mean" or figures.n_cases is None:
         mean = figures.estimate
-        if not row.outcome.endswith(INTERNAL_SUFFIX) and profile.rounding != "none":
+        if not row.outcome.endswith(TRAIT_SUFFIX) and profile.rounding != "none":
             mean = round_count(round(abs(mean) * figures.n), profile) / n * (1 if mean >= 0 else -1)
         mean, se = round(_settle(mean), MEAN_DECIMALS) + 0.0, round_digits(_settle(figures.se * shrink), SE_DIGITS)
         bounds = t_interval(mean, se, df) if df > 0 else None
@@ -288,7 +287,7 @@ def _judge_again(rounded: Estimate, row: CohortRow) -> Estimate:
     if not n or p is None or se is None or df is None:
         return rounded
     if rounded.kind == "mean":
-        presentation, reason = judge_mean(p, se, n, df, signed=row.outcome.endswith(INTERNAL_SUFFIX))
+        presentation, reason = judge_mean(p, se, n, df, signed=row.outcome.endswith(TRAIT_SUFFIX))
     else:
         presentation, reason = judge_proportion(p, se, n, df)
     return replace(rounded, presentation=presentation, reason=reason)

@@ -101,7 +101,7 @@ def find_findings(book: Codebook, rows: Iterable[Row]) -> list[Findings]:
     cohorts = {cohort.key: cohort for cohort in book.cohorts}
     found = []
     for outcome in book.parsed_outcomes():
-        if not outcome.public:
+        if outcome.latent:
             continue
         by_breakdown = {
             keys: tuple(

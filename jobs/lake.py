@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from jobs.errors import LakeHeld, StageError, UsageError
 
-PUBLIC_TABLES = ("cohorts", "quality")
+PUBLIC_TABLES = ("cohorts", "quality", "distributions")
 RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohorts_internal")
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 

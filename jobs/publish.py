@@ -128,6 +128,7 @@ def refresh(job: Job) -> None:
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     folder = lake.public / "runs" / f"run_date={manifest['run_date']}"
     folder.mkdir(parents=True, exist_ok=True)
+    made = manifest["stages"]["aggregate"]["tables"]
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],
@@ -137,7 +138,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "model_version": manifest["model"]["model_version"],
         "model_series": manifest["model"]["series"],
         "rows": {name: redact_count(rows) for name, rows in manifest["rows"].items()},
-        "tables": {table: manifest["stages"]["aggregate"]["tables"][table] for table in PUBLIC_TABLES},
+        "tables": {table: made[table] for table in PUBLIC_TABLES if table in made},
         "report": manifest["stages"]["report"]["details"],
     }
     target = folder / f"{manifest['token']:08d}.json"

@@ -97,6 +97,14 @@ DESIGN = (
     ColumnSpec("psu", "string", "Primary sampling unit; carries its stratum where labels repeat", nullable=False),
 )
 
+SERIES = ColumnSpec(
+    "model_series",
+    "string",
+    "Series of the unit of a trait: nights of different series cannot be compared; null for what is no trait",
+    "",
+    "the models' registry",
+)
+
 
 def cohort_columns(book: Codebook) -> list[ColumnSpec]:
     return [
@@ -283,7 +291,8 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
             "Standard error" + rounding,
             unit,
             design,
-            rule="Taylor linearisation, PSUs with replacement within strata; or replicate weights, where delivered",
+            rule="Taylor linearisation, PSUs with replacement within strata; or replicate weights, where delivered; "
+            "for traits with what is not known of them, by Rubin's rules over plausible values",
         ),
         ColumnSpec(
             "df",
@@ -291,7 +300,7 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
             "Degrees of freedom of the cell",
             "",
             design,
-            rule="PSUs less strata, of those with an answer in the cell",
+            rule="PSUs less strata, of those with an answer in the cell; for traits Barnard and Rubin's, rounded down",
         ),
         ColumnSpec("ci_low", "double", "Lower 95 % confidence limit" + rounding, unit, rule="by ci_method"),
         ColumnSpec("ci_high", "double", "Upper 95 % confidence limit" + rounding, unit, rule="by ci_method"),
@@ -323,9 +332,37 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     ]
     if internal:
         columns.insert(-3, ColumnSpec("n_cases", "bigint", "People in the cell with the outcome, unweighted", "people"))
-        meaning = "Series of the unit of a trait's mean: nights of different series cannot be compared; null for totals"
-        columns.append(ColumnSpec("model_series", "string", meaning))
-    return columns
+    return [*columns, SERIES]
+
+
+def distributions_columns(book: Codebook) -> list[ColumnSpec]:
+    """A row is the share of a cell's people whose trait lies in a bin: of everybody, and by single cohorts."""
+    source = "plausible values"
+    return [
+        ColumnSpec("breakdown", "string", "Cohort that defines the cell; all = everybody", nullable=False),
+        *cohort_columns(book),
+        ColumnSpec("outcome", "string", "Trait, higher = more distress", "", "the codebook's traits", False),
+        ColumnSpec("bin_low", "double", "Lower end of the bin; null = open", "reference sd", rule="part of the bin"),
+        ColumnSpec("bin_high", "double", "Upper end of the bin; null = open", "reference sd", rule="not part of it"),
+        ColumnSpec(
+            "share",
+            "double",
+            "Share of the cell's people in the bin; null where withheld",
+            "0-1",
+            source,
+            rule="weighted, mean over the plausible values, to 0.01; of cells of 100 people or more",
+        ),
+        ColumnSpec("n", "bigint", "People in the cell, as in cohorts", "people", "cohorts"),
+        ColumnSpec(
+            "disclosure",
+            "string",
+            "Whether the shares may be published",
+            rule="where the cell's count is shown in cohorts, and is 100 or more",
+            categories=DISCLOSURES,
+        ),
+        ColumnSpec("reason", "string", "Why the shares are missing"),
+        SERIES,
+    ]
 
 
 def quality_columns() -> list[ColumnSpec]:
@@ -365,4 +402,5 @@ TABLES: dict[str, Callable[[Codebook], list[ColumnSpec]]] = {
     "cohorts_internal": lambda book: estimates_columns(book, internal=True),
     "cohorts": lambda book: estimates_columns(book, internal=False),
     "quality": lambda book: quality_columns(),
+    "distributions": distributions_columns,
 }

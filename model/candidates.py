@@ -19,8 +19,8 @@ from torch import Tensor
 from model.network import Posterior, ProfileNetwork
 from model.weighing import log_answers, place_items
 
-DRAWS = 32
-FROM_PRIOR = 8  # of them
+DRAWS = 24
+FROM_PRIOR = 6  # of them
 WIDENING = 1.15  # of the encoder's sds
 SETS = 1024  # of draws' noise; a person has one, with signs of its own
 SEED = b"plausible values"

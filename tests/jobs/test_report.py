@@ -38,7 +38,7 @@ def make_cohorts(book: Codebook) -> pa.Table:
     """Rows for every public outcome and cell: two cells are suppressed, one is unreliable, one is flagged."""
     groups = {cohort.key: cohort.groups for cohort in book.cohorts}
     rows: list[dict[str, Any]] = []
-    for outcome in (o for o in book.parsed_outcomes() if o.public):
+    for outcome in (o for o in book.parsed_outcomes() if not o.latent):
         for keys in book.breakdowns:
             for i, levels in enumerate(product(*(groups[key] for key in keys))):
                 share = outcome.kind == "proportion"
