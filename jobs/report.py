@@ -29,7 +29,7 @@ from jobs.findings import (
     mark_cells,
 )
 from jobs.job import Job
-from jobs.lake import PUBLIC_TABLES, StageRecord, write_atomically
+from jobs.lake import StageRecord, write_atomically
 from jobs.pages import render_page
 from jobs.tables import estimates_columns, quality_columns
 
@@ -70,7 +70,7 @@ def run(job: Job) -> StageRecord:
     """Writes public/reports/run_date=…/<token>-<sha>.html; `publish` makes it the latest one."""
     night = job.night
     validated, trained = night.read("validate").details, night.read("train").details
-    tables = [_read_public(job, table) for table in PUBLIC_TABLES]
+    tables = [_read_public(job, table) for table in ("cohorts", "quality")]
     context = ReportContext(
         run_date=job.run_date,
         token=night.token,

@@ -52,8 +52,8 @@ def test_every_column_of_every_table_is_there_once_and_has_a_meaning(name: str, 
 def test_public_tables_come_first_and_are_called_public(tmp_path: Path) -> None:
     write_dictionary(tmp_path, read_codebook("demo_population")[0])
     zones = {row["table"]: row["zone"] for row in read_rows(tmp_path)}
-    assert list(zones.items())[:2] == [("cohorts", "public"), ("quality", "public")]
-    assert set(list(zones.values())[2:]) == {"restricted"}
+    assert list(zones.items())[:3] == [(table, "public") for table in ("cohorts", "quality", "distributions")]
+    assert set(list(zones.values())[3:]) == {"restricted"}
 
 
 def test_the_page_names_the_same_columns_and_loads_nothing(tmp_path: Path) -> None:

@@ -132,9 +132,13 @@ def test_an_unreliable_figure_is_withheld_but_is_no_secret():
     assert got.figures.reason == "sample or effective sample below 30"
 
 
-def test_traits_never_leave():
-    rows = [row(100, outcome="distress_mean"), row(100, outcome="phq9_total")]
-    assert [r.outcome for r in protect_rows(rows)] == ["phq9_total"]
+def test_traits_leave_as_other_means_do():
+    rows = [row(100, outcome="distress_mean"), row(5, outcome="anxiety_mean"), row(100, outcome="phq9_total")]
+    assert [(r.outcome, r.disclosure) for r in protect_rows(rows)] == [
+        ("distress_mean", "shown"),
+        ("anxiety_mean", "suppressed"),
+        ("phq9_total", "shown"),
+    ]
 
 
 def tabulate(counts: dict[tuple[str, ...], tuple[int, int]], cohorts, breakdowns) -> list[CohortRow]:

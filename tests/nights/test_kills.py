@@ -29,7 +29,7 @@ from tests.nights.small_night import (
 )
 
 VIEWS = {
-    "public": ("cohorts", "cohorts_latest", "quality", "quality_latest", "nights"),
+    "public": ("cohorts", "cohorts_latest", "quality", "quality_latest", "distributions", "nights"),
     "restricted": ("accepted", "quarantine", "design", "features", "profiles", "profiles_latest", "cohorts_internal"),
 }
 # A few moments in every run of the tests, several of every stage in the long one.

@@ -129,7 +129,6 @@ def test_nhanes_has_all_a_reader_needs(nhanes_lake: Path) -> None:
 def check_public_figures(rows: list[dict[str, Any]]) -> None:
     assert rows
     for row in rows:
-        assert not row["outcome"].endswith("_mean"), "traits are for the restricted zone alone"
         assert row["deff"] is None
         assert "n_cases" not in row
         if row["n"] is not None:
@@ -153,7 +152,7 @@ def round_digits(value: float, digits: int) -> float:
 def check_readers(lake: Path, run_date: str) -> None:
     """The catalogs answer for every table, and report, dictionary and public manifest are there."""
     tables = {
-        "public": ("cohorts", "quality"),
+        "public": ("cohorts", "quality", "distributions"),
         "restricted": ("accepted", "design", "features", "profiles", "cohorts_internal"),
     }
     for zone, names in tables.items():
@@ -198,7 +197,10 @@ def run_stage(commands: CommandLine, night: SmallNight, lake: Path, day: str, st
 
 def read_people(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
     """All that a night says of people and cohorts."""
-    views = {"restricted": ["features", "profiles", "cohorts_internal"], "public": ["cohorts", "quality"]}
+    views = {
+        "restricted": ["features", "profiles", "cohorts_internal"],
+        "public": ["cohorts", "quality", "distributions"],
+    }
     return {view: read_view(lake, zone, view) for zone, names in views.items() for view in names}
 
 
@@ -222,6 +224,23 @@ def test_a_small_night_has_all_a_reader_needs(small_night: SmallNight) -> None:
         assert row["model_series"] == (series if row["outcome"].endswith("_mean") else None)
     assert list((small_night.lake / "restricted" / "staging").iterdir()) == []
     assert list((small_night.lake / "restricted" / "spark").iterdir()) == []
+
+
+def test_a_small_nights_traits_are_told_with_what_is_not_known_of_them(small_night: SmallNight) -> None:
+    rows = [row for row in read_estimates(small_night.lake, "restricted", "cohorts_internal")]
+    traits = [row for row in rows if row["outcome"] == "distress_mean"]
+    everybody = find_estimate(rows, (), [], "distress_mean")
+    assert (everybody["n"], everybody["ci_method"]) == (1_410, "t")
+    assert abs(everybody["estimate"]) < 0.2 and 0.02 < everybody["se"] < 0.1
+    assert 1 <= everybody["df"] <= 8 and len(traits) == 14
+    shares = read_estimates(small_night.lake, "public", "distributions")
+    assert {row["breakdown"] for row in shares} == {"all", "sex", "age_band", "region"}
+    for key in {(row["breakdown"], row["sex"], row["age_band"], row["region"], row["outcome"]) for row in shares}:
+        cell = [r for r in shares if (r["breakdown"], r["sex"], r["age_band"], r["region"], r["outcome"]) == key]
+        assert len(cell) == 14 and sum(row["share"] for row in cell) == pytest.approx(1, abs=0.05)
+        assert [row["bin_low"] for row in cell].count(None) == [row["bin_high"] for row in cell].count(None) == 1
+    told = read_manifest(small_night.lake, FIRST)["stages"]["aggregate"]["details"]["plausible_values"]
+    assert told["values"] == 20 and told["effective_draws"]["share_under_2"] < 0.01
 
 
 def test_where_the_rows_went(small_night: SmallNight) -> None:
