@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs.disclosure import INTERNAL_SUFFIX, MEAN_DECIMALS, SE_DIGITS, WEIGHTED_DIGITS, round_digits
+from jobs.disclosure import MEAN_DECIMALS, SE_DIGITS, TRAIT_SUFFIX, WEIGHTED_DIGITS, round_digits
 from jobs.disclosure_profiles import Profile, round_count, rounding_cell
 from jobs.presentation import korn_graubard, t_interval
 from jobs.survey import CohortRow
@@ -111,7 +111,7 @@ def _find_exact(shown: Sequence[CohortRow], profile: Profile) -> Iterator[Cohort
     proportions = [row for row in shown if row.figures.kind == "proportion" and row.figures.se]
     drawn_alone = all(_fit_se(row, profile, everybody) for row in proportions)
     for row in shown:
-        mean = row.figures.kind == "mean" and not row.outcome.endswith(INTERNAL_SUFFIX)
+        mean = row.figures.kind == "mean" and not row.outcome.endswith(TRAIT_SUFFIX)
         counts = _fit_mean(row, profile) if mean else set[int]()
         if row in proportions and drawn_alone:
             counts = _fit_se(row, profile, everybody)

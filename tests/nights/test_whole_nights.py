@@ -227,7 +227,7 @@ def test_a_small_night_has_all_a_reader_needs(small_night: SmallNight) -> None:
 
 
 def test_a_small_nights_traits_are_told_with_what_is_not_known_of_them(small_night: SmallNight) -> None:
-    rows = [row for row in read_estimates(small_night.lake, "restricted", "cohorts_internal")]
+    rows = read_estimates(small_night.lake, "restricted", "cohorts_internal")
     traits = [row for row in rows if row["outcome"] == "distress_mean"]
     everybody = find_estimate(rows, (), [], "distress_mean")
     assert (everybody["n"], everybody["ci_method"]) == (1_410, "t")
