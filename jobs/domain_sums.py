@@ -98,7 +98,7 @@ def domain_sums(
     cohorts = tuple(dict.fromkeys(name for breakdown in breakdowns for name in breakdown))
     plan = Plan(tuple(outcomes), tuple(breakdowns), cohorts, choose_steps(files, outcomes))
     items = deal_groups(files, ROWS_PER_TASK)
-    if not any(items):
+    if not outcomes or not any(items):
         return sums_schema(cohorts).empty_table()
     sums = spark.parallelize(items, len(items)).map(partial(_add_groups, plan=plan)).treeReduce(add_sums)
     _check(sums, plan)
