@@ -89,9 +89,11 @@ def simulate_quality(night: int) -> Iterator[dict[str, Any]]:
         ("quarantined", None, 45),
         ("quarantined", "age_range", 25),
         ("quarantined", "region_values", None),
-        ("features", None, 1155),
+        ("response", None, 1155),
     ):
-        yield {"stage": stage, "reason": reason, "rows": rows, "disclosure": "shown" if rows else "suppressed"}
+        rate = 0.972 if stage == "response" else None
+        shown = "shown" if rows else "suppressed"
+        yield {"stage": stage, "reason": reason, "rows": rows, "rate": rate, "disclosure": shown}
 
 
 def simulate_distributions(night: int) -> Iterator[dict[str, Any]]:
@@ -212,7 +214,7 @@ def test_every_question_is_answered_by_every_tool_and_says_something(expected: d
     # By hand: nights 1 to 3, and of eight bins the one that is withheld is left out.
     assert [row[0] for row in expected[3]] == list(NIGHTS)
     assert len(expected[7]) == 7
-    assert ("quarantined", "age_range", 25.0, round(100 * 25 / 1220, 1)) in expected[8]
+    assert ("quarantined", "age_range", 25.0, round(100 * 25 / 1220, 1), None) in expected[8]
     assert expected[9][0][1] == "runs/run_date=2026-01-03/00000003.json"
 
 
