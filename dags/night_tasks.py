@@ -23,6 +23,8 @@ FINAL_EXIT_CODES = {
     2: "the command was called wrongly: look at the run's params",
     3: "the contract is broken: the extract or the codebook has to be mended",
     4: "too much of the extract would be quarantined: ask its deliverer",
+    6: "nobody has signed the release off: look at it, run mindcensus sign-off, and clear this task",
+    7: "the public tables give protected figures away: look at this task's log",
 }
 PASSING_EXIT_CODES = {5: "another run holds the lake"}
 

@@ -20,7 +20,8 @@ the page, and `publish` makes the night readable, all at once. Until then, the n
 
 * **Every task can be cleared** and runs again with the same result.
 * **Exit codes 2, 3 and 4** (wrong call, broken contract, too much quarantined) fail a task at once: mend the extract,
-  the codebook or the params, then start a new run of the date. Everything else is tried again.
+  the codebook or the params, then start a new run of the date. So do 6 (a release waits to be signed off: clear
+  `publish` once it is) and 7 (protected figures would be given away). Everything else is tried again.
 * **Another date:** trigger with the param `run_date`. A date that is already published is superseded by its new night.
 * **Spark** runs where the connection `spark_default` says: `local[*,2]` or a cluster, the driver always with the task.
 """

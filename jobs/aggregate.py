@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.codebook import Codebook
+from jobs.attack import protect_release
 from jobs.design import read_design, read_sampled
-from jobs.disclosure import protect_rows
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import domain_sums
@@ -18,6 +18,7 @@ from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.nonresponse import classes_from_json
+from jobs.releases import read_earlier
 from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
 from jobs.survey import CohortRow, count_psus, estimate_rows
@@ -43,8 +44,9 @@ def run(job: Job) -> StageRecord:
     if imputed:
         rows += _estimate_traits(imputed, design, sampled, job.book)
     profile = PROFILES[job.book.disclosure.profile]
-    public = protect_rows(rows, profile)
-    scratch = night.scratch("aggregate")
+    scratch, profiles = night.scratch("aggregate"), night.paths("score", "profiles")
+    earlier = read_earlier(job.lake, job.run_date.isoformat(), job.book, profiles, scratch)
+    public = protect_release(rows, profile, earlier)
     # Outcomes made of a trait have the unit of the model's series.
     series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
     internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))

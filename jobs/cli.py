@@ -1,7 +1,7 @@
 """The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `query`, `demo` and `doctor`.
 
 Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
-5 another run holds the lake.
+5 another run holds the lake, 6 a release waits to be signed off, 7 public tables give protected figures away.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from expectations.codebook import Codebook, find_codebook, read_codebook
-from jobs.errors import DONE, UsageError, exit_code, explain_fault, name_fault
+from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord
 from jobs.profiling import profile_stage
@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     for stage in ORDER:
         command = commands.add_parser(stage, parents=[stages], help=_describe(stage))
         command.set_defaults(run=run_stages, stages=[stage], force_retrain=False)
+        if stage == "publish":
+            command.add_argument("--reason", metavar="TEXT", help="why a published date is corrected")
         if stage == "train":
             command.add_argument("--force-retrain", action="store_true", help="train although none is due")
             command.add_argument("--check", action="store_true", help="only say whether a training is due or kept")
@@ -72,6 +74,14 @@ def build_parser() -> argparse.ArgumentParser:
     everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
     everything.add_argument("--profile", action="store_true", help="write where the time of every stage went")
     everything.set_defaults(run=run_stages, stages=list(ORDER))
+    dated = argparse.ArgumentParser(add_help=False)
+    dated.add_argument("--lake", type=Path, required=True, metavar="DIR", help="where the tables are")
+    dated.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="the night's date")
+    audit = commands.add_parser("audit-release", parents=[dated], help="attack the public tables of a published night")
+    audit.set_defaults(run=run_audit)
+    signing = commands.add_parser("sign-off", parents=[dated], help="record who has looked at a night's release")
+    signing.add_argument("--by", required=True, metavar="NAME", help="who has looked at it")
+    signing.set_defaults(run=run_sign_off)
     told = "which answers moved which trait, on a published night: a table for everybody, or one person's in words"
     explain = commands.add_parser("explain", parents=[night], help=told)
     explain.add_argument("--person-id", metavar="PSEUDONYM", help="print this person's alone, and write nothing")
@@ -131,7 +141,7 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     if night is None:  # published, and nothing newer is in the making: only what follows from the manifests is remade
         refresh(Job(lake, Night(lake, arguments.run_date, lake.last_token()), book, digest))
         return
-    job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain)
+    job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain, getattr(arguments, "reason", None))
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")
     start = time.monotonic()
@@ -218,6 +228,30 @@ def run_query(arguments: argparse.Namespace) -> int:
     from jobs.query import print_answer
 
     print_answer(Lake(arguments.lake), arguments.sql, arguments.restricted, arguments.csv)
+    return DONE
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    from jobs.releases import audit_published, check_exposed
+
+    lake = Lake(arguments.lake)
+    manifest = lake.published(arguments.run_date)
+    if manifest is None:
+        raise StageError(f"no night of {arguments.run_date} is published: there is nothing to audit")
+    book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml"))
+    with tempfile.TemporaryDirectory(dir=lake.staging) as scratch:
+        check_exposed(audit_published(lake, manifest, book, Path(scratch)))
+    print(f"{arguments.run_date}: the public tables give no protected figure away")
+    return DONE
+
+
+def run_sign_off(arguments: argparse.Namespace) -> int:
+    from jobs.releases import sign_off
+
+    lake = Lake(arguments.lake)
+    with lake.hold():
+        digest = sign_off(lake.current_night(arguments.run_date), arguments.by)
+    print(f"{arguments.run_date}: release {digest[:16]} is signed off by {arguments.by}")
     return DONE
 
 

@@ -100,7 +100,7 @@ def _protect_outcome(
     linked, kept, known = _compare_releases(rows, profile, earlier)
 
     few = {i for i, n in enumerate(sizes) if is_small(n, profile.redact_up_to, profile.zero == "suppressed")}
-    no_count, width = few | linked, profile.least_width
+    no_count, width = few | set(linked), profile.least_width
     everybody = float(max(sizes, default=0))
     # A cell that few people emptied is withheld, too: it could as well be as large as others.
     emptied = {i for i in linked if not sizes[i]}
@@ -112,8 +112,7 @@ def _protect_outcome(
     )
 
     reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
-    reasons |= {i: FEW_MOVED for i in kept if i not in reasons}
-    secret = no_count | beside_few | set(reasons)
+    secret = no_count | beside_few | set(reasons) | set(kept)
     rounded = [_judge_again(_round_figures(row, profile), row) for row in rows]
     unreliable = {i for i, figures in enumerate(rounded) if figures.presentation == "suppress" and sizes[i]}
     figure_rooms = [_figure_room(row.figures, profile) for row in rows]
@@ -125,12 +124,14 @@ def _protect_outcome(
         if i in few:
             return "suppressed", _hide_count(row.figures, TOO_FEW)
         if i in linked:
-            return "suppressed", _hide_count(row.figures, FEW_MOVED)
+            return linked[i][0], _hide_count(row.figures, linked[i][1])
         if i in beside_few:
             return "complementary", _hide_count(row.figures, NEIGHBOUR)
         figures = rounded[i]
         if i in reasons:
             return "suppressed", _hide_figure(figures, reasons[i])
+        if i in kept:
+            return kept[i][0], _hide_figure(figures, kept[i][1])
         if i in beside:
             return "complementary", _hide_figure(figures, NEIGHBOUR)
         return "shown", _hide_figure(figures, figures.reason) if figures.presentation == "suppress" else figures
@@ -142,11 +143,14 @@ def _protect_outcome(
     ]
 
 
+Fate = tuple[Disclosure, str]
+
+
 def _compare_releases(
     rows: Sequence[CohortRow], profile: Profile, earlier: Sequence[Release]
-) -> tuple[set[int], set[int], set[int]]:
+) -> tuple[dict[int, Fate], dict[int, Fate], set[int]]:
     """Rows to hide with their count, rows to hide without it, and rows whose count can be known from before."""
-    linked, kept, known = set[int](), set[int](), set[int]()
+    linked, kept, known = dict[int, Fate](), dict[int, Fate](), set[int]()
     for release in earlier:
         before = {key_of(row): row for row in release.rows}
         for i, row in enumerate(rows):
@@ -155,13 +159,14 @@ def _compare_releases(
                 continue
             if not row.figures.n and not move.people:
                 continue
-            if move.people or then.figures.n is None:
-                linked.add(i)
-            elif then.disclosure != "shown":
-                kept.add(i)
+            if move.people:
+                linked[i] = "suppressed", FEW_MOVED
+            elif then.disclosure in ("suppressed", "complementary"):  # nobody moved: it stays as it was
+                hidden = linked if then.figures.n is None else kept
+                hidden.setdefault(i, (then.disclosure, then.figures.reason or FEW_MOVED))
             if then.figures.n is not None:
                 known.add(i)
-    return linked, kept - linked, known
+    return linked, kept, known
 
 
 def _redact_figure(figures: Estimate, profile: Profile) -> str | None:

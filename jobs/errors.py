@@ -8,7 +8,7 @@ from pyspark.errors import PySparkException
 from expectations.errors import ContractBroken, TooMuchQuarantined
 from model.errors import ModelError
 
-DONE, FAULT, USAGE, CONTRACT_BROKEN, TOO_MUCH_QUARANTINED, LAKE_HELD = range(6)
+DONE, FAULT, USAGE, CONTRACT_BROKEN, TOO_MUCH_QUARANTINED, LAKE_HELD, NOT_SIGNED_OFF, EXPOSED = range(8)
 
 MACHINE_FAULTS = {
     errno.ENOSPC: "the disk is full: free some space and run the stage again",
@@ -31,8 +31,16 @@ class StageError(Exception):
     """A stage cannot go on: its message says what is wrong and what to do."""
 
 
+class NotSignedOff(Exception):
+    """A release waits for a person to sign it off."""
+
+
+class Exposed(Exception):
+    """Public tables give protected figures away."""
+
+
 def exit_code(error: BaseException) -> int:
-    """The exit code of an error: 2 usage, 3 contract, 4 quarantine, 5 lake held, 1 anything else."""
+    """Its exit code: 2 usage, 3 contract, 4 quarantine, 5 lake held, 6 not signed off, 7 exposed, 1 anything else."""
     match error:
         case UsageError():
             return USAGE
@@ -42,13 +50,20 @@ def exit_code(error: BaseException) -> int:
             return TOO_MUCH_QUARANTINED
         case LakeHeld():
             return LAKE_HELD
+        case NotSignedOff():
+            return NOT_SIGNED_OFF
+        case Exposed():
+            return EXPOSED
         case _:
             return FAULT
 
 
 def explain_fault(error: BaseException) -> str | None:
     """One sentence for a fault that people can mend, None for one that only its traceback explains."""
-    if isinstance(error, UsageError | ContractBroken | TooMuchQuarantined | LakeHeld | StageError | ModelError):
+    told = (
+        UsageError | ContractBroken | TooMuchQuarantined | LakeHeld | NotSignedOff | Exposed | StageError | ModelError
+    )
+    if isinstance(error, told):
         return str(error)
     if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
         where = f"{Path(error.filename)}: " if error.filename else ""

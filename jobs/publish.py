@@ -11,11 +11,12 @@ from typing import Any
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
 from jobs.disclosure_profiles import redact_count
-from jobs.errors import StageError
+from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically
 from jobs.promotions import list_promotions
 from jobs.provenance import hash_code, list_files
+from jobs.releases import audit_night, check_exposed, digest_release, find_sign_off
 
 NEEDED = ORDER[:-1]
 FILES = "files.csv"  # the public zone's published files, for tools that do not read the catalog
@@ -34,9 +35,30 @@ def run(job: Job) -> StageRecord:
     newest = job.lake.published(job.run_date)
     if newest and newest["token"] > job.night.token:
         raise StageError(f"a later night of {job.run_date} is published already: this one is given up")
+    manifest["release"] = describe_release(job, records)
+    check_exposed(audit_night(job.night, job.book))
     _create_manifest(job.lake, job.night, manifest)
     refresh(job)
     return StageRecord("publish", counts=manifest["rows"])
+
+
+def describe_release(job: Job, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """The release's digest and rule set, who signed it off, and which one (by its token) it corrects, and why.
+
+    Raises NotSignedOff where it waits for a person, UsageError where such a release corrects one without a reason.
+    """
+    rules = job.book.disclosure
+    folder = job.lake.restricted / "runs" / f"run_date={job.run_date.isoformat()}"
+    earlier = [token for file in folder.glob("[0-9]*.json") if (token := int(file.stem)) < job.night.token]
+    if rules.review and earlier and not job.reason:
+        raise UsageError(f"{job.run_date} is published already: say why it is corrected by --reason TEXT")
+    return {
+        "digest": digest_release(records),
+        "profile": rules.profile,
+        "signed_off_by": find_sign_off(job.night, records)["by"] if rules.review else None,
+        "corrects": max(earlier, default=None),
+        "reason": job.reason,
+    }
 
 
 def build_manifest(night: Night, records: Mapping[str, StageRecord]) -> dict[str, Any]:
@@ -140,6 +162,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "rows": {name: redact_count(rows) for name, rows in manifest["rows"].items()},
         "tables": {table: made[table] for table in PUBLIC_TABLES if table in made},
         "report": manifest["stages"]["report"]["details"],
+        "release": manifest.get("release"),
     }
     target = folder / f"{manifest['token']:08d}.json"
     write_atomically(target, json.dumps(content, indent=1, sort_keys=True), 0o644)

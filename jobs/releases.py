@@ -1,0 +1,133 @@
+"""Public releases as they are read back: tonight's rows, and the earlier ones that they must not be compared with."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from expectations.codebook import Codebook
+from jobs.attack import Exposure, find_exposed
+from jobs.disclosure import Release
+from jobs.disclosure_profiles import PROFILES
+from jobs.errors import Exposed, NotSignedOff, StageError
+from jobs.lake import Lake, Night, StageRecord, write_atomically
+from jobs.movement import find_moves
+from jobs.survey import CohortRow, Estimate
+
+EARLIER = 10  # releases that tonight's is compared with: the latest
+TOLD = 10  # exposed cells that an error names
+
+
+def read_rows(files: Sequence[Path], book: Codebook) -> list[CohortRow]:
+    """The rows of a public `cohorts` table; what is not public is null. Raises StageError where a file is damaged."""
+    rows = []
+    for file in files:
+        try:
+            records = pq.ParquetFile(file).read().to_pylist()
+        except (OSError, pa.ArrowException):
+            raise StageError(f"{file.name}, of the release of {file.parent.name}, is missing or damaged") from None
+        for record in records:
+            breakdown = tuple(name for name in record["breakdown"].split("*") if name != "all")
+            figures = Estimate(**{field.name: record.get(field.name) for field in fields(Estimate)})
+            cell = tuple(record[name] for name in breakdown)
+            rows.append(CohortRow(breakdown, cell, record["outcome"], figures, record["disclosure"]))
+    return rows
+
+
+def read_earlier(lake: Lake, run_date: str, book: Codebook, profiles: Sequence[Path], scratch: Path) -> list[Release]:
+    """The releases of the same codebook before the date, with what has changed in every cell since.
+
+    `profiles` are tonight's. Raises StageError, which names the night, where a file of an earlier one is missing or
+    damaged.
+    """
+    before = [m for m in lake.manifests() if m["run_date"] < run_date and m["codebook"]["name"] == book.codebook]
+    return [_read_release(lake, manifest, book, profiles, scratch) for manifest in before[-EARLIER:]]
+
+
+def _read_release(
+    lake: Lake, manifest: Mapping[str, Any], book: Codebook, now: Sequence[Path], scratch: Path
+) -> Release:
+    stages = {name: StageRecord.from_json(raw) for name, raw in manifest["stages"].items()}
+    files = {}
+    for stage, table in (("aggregate", "cohorts"), ("score", "profiles")):
+        files[table] = [lake.root / file.path for file in stages[stage].tables[table]]
+        for file, path in zip(stages[stage].tables[table], files[table], strict=True):
+            if not path.is_file() or path.stat().st_size != file.size:
+                raise StageError(
+                    f"{file.path} is missing or damaged: without the release of {manifest['run_date']} it cannot be "
+                    "judged what tonight's would tell beside it; restore the file from a backup"
+                )
+    known = set(pq.read_schema(files["profiles"][0]).names)
+    breakdowns = [b for b in book.breakdowns if known.issuperset(b)]
+    outcomes = [o for o in book.parsed_outcomes() if o.kind in ("mean", "proportion") and o.source in known]
+    moves = find_moves(now, files["profiles"], breakdowns, outcomes, scratch)
+    return Release(manifest["run_date"], read_rows(files["cohorts"], book), moves)
+
+
+def audit_night(night: Night, book: Codebook) -> list[Exposure]:
+    """What tonight's public table exposes, alone and beside the earlier releases."""
+    rows = read_rows(night.paths("aggregate", "cohorts"), book)
+    profiles = night.paths("score", "profiles")
+    earlier = read_earlier(night.lake, night.run_date.isoformat(), book, profiles, night.scratch("audit"))
+    return find_exposed(Release(night.run_date.isoformat(), rows), earlier, PROFILES[book.disclosure.profile])
+
+
+def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scratch: Path) -> list[Exposure]:
+    """The same for a night that is published."""
+    stages = {name: StageRecord.from_json(raw) for name, raw in manifest["stages"].items()}
+    cohorts, profiles = (
+        [lake.root / file.path for file in stages[stage].tables[table]]
+        for stage, table in (("aggregate", "cohorts"), ("score", "profiles"))
+    )
+    earlier = read_earlier(lake, manifest["run_date"], book, profiles, scratch)
+    tonight = Release(manifest["run_date"], read_rows(cohorts, book))
+    return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
+
+
+def check_exposed(exposed: Sequence[Exposure]) -> None:
+    """Raises Exposed, which names the cells and never what they give away."""
+    if exposed:
+        more = f"\n  and {len(exposed) - TOLD} more" if len(exposed) > TOLD else ""
+        told = "".join(f"\n  {one}" for one in exposed[:TOLD])
+        raise Exposed(
+            f"the public tables give {len(exposed)} protected figures away; nothing is published:{told}{more}"
+        )
+
+
+def digest_release(records: Mapping[str, StageRecord]) -> str:
+    """A name for all that a night makes public."""
+    tables = records["aggregate"].tables
+    content = {table: [file.sha256 for file in tables[table]] for table in sorted(tables)}
+    report = records["report"].details.get("sha256")
+    return hashlib.sha256(json.dumps([content, report], sort_keys=True).encode()).hexdigest()
+
+
+def _sign_off_file(lake: Lake, run_date: str, digest: str) -> Path:
+    return lake.restricted / "sign_offs" / f"run_date={run_date}" / f"{digest[:16]}.json"
+
+
+def sign_off(night: Night, name: str) -> str:
+    """Records who has looked at the night's release; returns the digest that was signed off."""
+    digest = digest_release({stage: night.read(stage) for stage in ("aggregate", "report")})
+    file = _sign_off_file(night.lake, night.run_date.isoformat(), digest)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    content = {"run_date": night.run_date.isoformat(), "token": night.token, "digest": digest, "by": name}
+    write_atomically(file, json.dumps(content, indent=1, sort_keys=True))
+    return digest
+
+
+def find_sign_off(night: Night, records: Mapping[str, StageRecord]) -> dict[str, Any]:
+    """Who signed this very release off. Raises NotSignedOff where nobody has."""
+    file = _sign_off_file(night.lake, night.run_date.isoformat(), digest_release(records))
+    if not file.is_file():
+        raise NotSignedOff(
+            f"nobody has signed the release of {night.run_date} off: look at its public tables and report, then run "
+            f"`mindcensus sign-off --lake {night.lake.root} --run-date {night.run_date} --by NAME`, and publish again"
+        )
+    signed: dict[str, Any] = json.loads(file.read_text())
+    return signed
