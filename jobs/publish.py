@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
-from jobs.disclosure_profiles import redact_count
+from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically
@@ -151,6 +151,8 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     folder = lake.public / "runs" / f"run_date={manifest['run_date']}"
     folder.mkdir(parents=True, exist_ok=True)
     made = manifest["stages"]["aggregate"]["tables"]
+    # Nights of before the codebook could choose have the default.
+    profile = PROFILES[(manifest.get("release") or {}).get("profile", OPENSAFELY.name)]
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],
@@ -159,7 +161,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "codebook": manifest["codebook"],
         "model_version": manifest["model"]["model_version"],
         "model_series": manifest["model"]["series"],
-        "rows": {name: redact_count(rows) for name, rows in manifest["rows"].items()},
+        "rows": {name: redact_count(rows, profile) for name, rows in manifest["rows"].items()},
         "tables": {table: made[table] for table in PUBLIC_TABLES if table in made},
         "report": manifest["stages"]["report"]["details"],
         "release": manifest.get("release"),
