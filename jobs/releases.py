@@ -23,7 +23,7 @@ EARLIER = 10  # releases that tonight's is compared with: the latest
 TOLD = 10  # exposed cells that an error names
 
 
-def read_rows(files: Sequence[Path], book: Codebook) -> list[CohortRow]:
+def read_rows(files: Sequence[Path]) -> list[CohortRow]:
     """The rows of a public `cohorts` table; what is not public is null. Raises StageError where a file is damaged."""
     rows = []
     for file in files:
@@ -66,12 +66,12 @@ def _read_release(
     breakdowns = [b for b in book.breakdowns if known.issuperset(b)]
     outcomes = [o for o in book.parsed_outcomes() if o.kind in ("mean", "proportion") and o.source in known]
     moves = find_moves(now, files["profiles"], breakdowns, outcomes, scratch)
-    return Release(manifest["run_date"], read_rows(files["cohorts"], book), moves)
+    return Release(manifest["run_date"], read_rows(files["cohorts"]), moves)
 
 
 def audit_night(night: Night, book: Codebook) -> list[Exposure]:
     """What tonight's public table exposes, alone and beside the earlier releases."""
-    rows = read_rows(night.paths("aggregate", "cohorts"), book)
+    rows = read_rows(night.paths("aggregate", "cohorts"))
     profiles = night.paths("score", "profiles")
     earlier = read_earlier(night.lake, night.run_date.isoformat(), book, profiles, night.scratch("audit"))
     return find_exposed(Release(night.run_date.isoformat(), rows), earlier, PROFILES[book.disclosure.profile])
@@ -85,7 +85,7 @@ def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scr
         for stage, table in (("aggregate", "cohorts"), ("score", "profiles"))
     )
     earlier = read_earlier(lake, manifest["run_date"], book, profiles, scratch)
-    tonight = Release(manifest["run_date"], read_rows(cohorts, book))
+    tonight = Release(manifest["run_date"], read_rows(cohorts))
     return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
 
 
