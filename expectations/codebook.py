@@ -290,6 +290,8 @@ class Codebook(Part):
     rules: tuple[CustomRule, ...] = ()
     drift: Drift = Drift()
     disclosure: Disclosure = Disclosure()
+    # For readers of other languages: the codebook's own words (title, labels, groups, bands) and what they are there.
+    translations: dict[Literal["zh"], dict[str, str]] = {}
 
     @model_validator(mode="after")
     def check_references(self) -> Self:

@@ -117,6 +117,9 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
         }
         for stage, reason, rows in where
     ]
+    # Names alone: a warning's message may hold an exact count.
+    warned = sorted({str(warning["rule"]) for warning in validated.details["warnings"]})
+    shown += [{"stage": "warned", "reason": rule, "rows": None, "disclosure": "shown"} for rule in warned]
     totals = {scale.key: f"{scale.key}_total" for scale in job.book.scales}
     answered = count_answers(job.night.paths("preprocess", "features"), totals)
     return shown + rate_response(classes_from_json(validated.details.get("classes", ())), answered, features, profile)

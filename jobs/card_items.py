@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from jobs.card_charts import draw_correlations, draw_information, draw_item
 from jobs.card_parts import Measurements, Picture, Pictures, Section, Table, Words, number, percent, say
-from jobs.charts import Mark, Span, draw_forest
+from jobs.report_charts import Mark, Span, draw_forest
 from model.describe import ItemParameters, TraitCurves
 
 Floats = npt.NDArray[np.float64]
@@ -52,9 +52,9 @@ def _draw_loadings(m: Measurements, label: str, items: list[ItemParameters]) -> 
         Mark(m.label_item(item.key).split(": ", 1)[-1], None, item.loading, None, number(item.loading))
         for item in items
     ]
-    svg = draw_forest(_part_labels(marks), Span(0.0, 1.0, ".1f"), f"loadings-{items[0].trait}")
+    drawn = draw_forest(_part_labels(marks), Span(0.0, 1.0, ".1f"), f"loadings-{items[0].trait}")
     alt = "; ".join(f"{mark.label} {mark.text}" for mark in marks)
-    return Picture(f"{label}: standardised loadings", Markup(svg), f"{alt}.")
+    return Picture(f"{label}: standardised loadings", drawn.svg, f"{alt}.")
 
 
 def _part_labels(marks: list[Mark]) -> list[Mark]:

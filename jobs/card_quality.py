@@ -21,7 +21,7 @@ from jobs.card_parts import (
     percent,
     say,
 )
-from jobs.charts import Mark, Span, draw_forest
+from jobs.report_charts import Mark, Span, draw_forest
 from model.calibration import Band, Calibration
 from model.group_costs import FEWEST_PEOPLE, GroupCost
 from model.validation import HIDDEN_SHARE
@@ -206,7 +206,7 @@ def _draw_cohort(m: Measurements, key: str) -> Picture:
     low, high = min(0.0, *(a for a, _, _ in reach)), max(b for _, _, b in reach)
     span = Span(low, high, ".2f", _bounds(m.costs[0]))
     alt = "; ".join(f"{mark.label} {mark.text}" for mark in marks)
-    return Picture(cohort.label or key, Markup(draw_forest(marks, span, f"gain-{key}")), f"Gain in nats: {alt}.")
+    return Picture(cohort.label or key, draw_forest(marks, span, f"gain-{key}").svg, f"Gain in nats: {alt}.")
 
 
 def _bounds(cost: GroupCost) -> tuple[float, float, float]:
@@ -279,12 +279,12 @@ def show_calibration(m: Measurements) -> Section:
     return Section("calibration", "Calibration by level of the trait", blocks)
 
 
-def _draw_coverage(calibration: Calibration) -> str:
+def _draw_coverage(calibration: Calibration) -> Markup:
     marks = [_mark_coverage(band) for band in calibration.bands]
     low = min([0.75, *(mark.low for mark in marks if mark.low is not None)])
     # Whole tenths, so that the axis starts and ends on a tick.
     span = Span(int(10 * low) / 10, 1.0, ".0%", (NOMINAL, NOMINAL, NOMINAL))
-    return draw_forest(marks, span, f"coverage-{calibration.trait}")
+    return draw_forest(marks, span, f"coverage-{calibration.trait}").svg
 
 
 def _mark_coverage(band: Band) -> Mark:

@@ -1,134 +1,202 @@
-"""What the report says of each outcome: labels, words and rounded numbers made of public rows."""
+"""What the report says of each outcome: labels, words and rounded numbers made of public rows, in one language."""
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from expectations.codebook import Codebook, Outcome
-from jobs.charts import SHAPES, Mark, Span
+from jobs.words import Words
 
-SUPPRESSED = "suppressed"
-UNRELIABLE = "not reliable"
-NO_FIGURE = "no figure"
+Status = Literal["suppressed", "unreliable", "absent"]
+Row = Mapping[str, Any]
+Keys = tuple[str, ...]
+
 HIDDEN = ("suppressed", "complementary")
 FLAG = "†"
 FLAGGED = ("review", "footnote")
+MAIN_KINDS = ("mean", "proportion", "ratio")
+QUANTILE = re.compile(r"(?P<key>.+)_p(?P<percent>\d+)")
 
-Row = Mapping[str, Any]
+
+def find_status(row: Row | None) -> Status | None:
+    """Why a figure is not shown; one word for both kinds of suppression, which must not be told apart."""
+    if row is None:
+        return "absent"
+    if row["disclosure"] in HIDDEN:
+        return "suppressed"
+    if row["presentation"] == "suppress":
+        return "unreliable"
+    return None if row["estimate"] is not None else "absent"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: `levels` are the labels of its groups, `row` is the public row or None where there is none."""
+    """One figure: the labels of its groups, its public row or None, and what else the tables have of the cell.
+
+    `beside` holds the rows of kind `total` and `change` under these names, and quantiles by their whole percent.
+    """
 
     levels: tuple[str, ...]
     row: Row | None
+    beside: Mapping[str, Row]
 
     @property
-    def label(self) -> str:
-        return ", ".join(self.levels) or "Everybody"
+    def status(self) -> Status | None:
+        return find_status(self.row)
 
     @property
-    def word(self) -> str | None:
-        """What stands in place of the figure; one word for both kinds of suppression, which must not be told apart."""
-        if self.row is None:
-            return NO_FIGURE
-        if self.row["disclosure"] in HIDDEN:
-            return SUPPRESSED
-        if self.row["presentation"] == "suppress":
-            return UNRELIABLE
-        return None if self.row["estimate"] is not None else NO_FIGURE
+    def shown(self) -> Row | None:
+        """The row where its figure is shown."""
+        return self.row if self.status is None else None
+
+    def also(self, name: str) -> Row | None:
+        """Another figure of the cell, where it is shown."""
+        row = self.beside.get(name)
+        return row if find_status(row) is None else None
 
     @property
     def flag(self) -> str:
-        return FLAG if self.word is None and self.row and self.row["presentation"] in FLAGGED else ""
-
-    @property
-    def note(self) -> str:
-        if self.row is None:
-            return "nobody in the sample"
-        if self.word == SUPPRESSED:
-            return "withheld to protect people"
-        return str(self.row["reason"] or "")
+        return FLAG if self.shown and self.shown["presentation"] in FLAGGED else ""
 
 
 @dataclass(frozen=True)
 class Findings:
     """An outcome's cells by breakdown, in the codebook's order."""
 
+    words: Words
     outcome: Outcome
     title: str
     unit: str
     ceiling: float
-    by_breakdown: Mapping[tuple[str, ...], tuple[Cell, ...]]
+    by_breakdown: Mapping[Keys, tuple[Cell, ...]]
+
+    @property
+    def percent(self) -> bool:
+        return self.outcome.kind == "proportion"
+
+    @property
+    def decimals(self) -> int:
+        """Percent to 0.1 points, means to 0.01 (0.1 on scales of 50 and more)."""
+        return 1 if self.percent or self.ceiling >= 50 else 2
 
     @property
     def whole(self) -> Cell:
-        return self.by_breakdown.get((), (Cell((), None),))[0]
+        return self.by_breakdown.get((), (Cell((), None, {}),))[0]
 
-    def cells(self) -> Iterable[Cell]:
+    def cells(self) -> Iterator[Cell]:
         return (cell for cells in self.by_breakdown.values() for cell in cells)
 
-    def number(self, value: float | None) -> str:
-        """Percent to 0.1 points, means to 0.01 (0.1 on scales of 50 and more)."""
+    def quantiles(self) -> list[str]:
+        """The whole percents of which the tables have quantiles."""
+        return sorted({name for cell in self.cells() for name in cell.beside if name.isdigit()}, key=int)
+
+    def number(self, value: float | None, signed: bool = False) -> str:
         if value is None or not math.isfinite(value):
             return ""
-        if self.outcome.kind == "proportion":
-            return f"{100 * value:.1f}"
-        return f"{value:.1f}" if self.ceiling >= 50 else f"{value:.2f}"
+        return self.words.number(100 * value if self.percent else value, self.decimals, signed)
+
+    def quantity(self, value: float | None) -> str:
+        """The number with its percent sign, where it has one."""
+        text = self.number(value)
+        return self.words.say("percent", value=text) if self.percent and text else text
 
     def error(self, value: float | None) -> str:
-        return "" if value is None else f"{100 * value if self.outcome.kind == 'proportion' else value:.2g}"
-
-    def interval(self, cell: Cell, between: str = " to ") -> str:
-        if cell.word or cell.row is None or cell.row["ci_low"] is None or cell.row["ci_high"] is None:
+        if value is None:
             return ""
-        return self.number(cell.row["ci_low"]) + between + self.number(cell.row["ci_high"])
+        shown = 100 * value if self.percent else value
+        return self.words.number(shown, max(0, 1 - math.floor(math.log10(shown)))) if shown else "0"
+
+    def bounds(self, row: Row | None, join: str = "to") -> str:
+        if row is None or row["ci_low"] is None or row["ci_high"] is None:
+            return ""
+        low, high = self.number(row["ci_low"]), self.number(row["ci_high"])
+        # A dash between negative numbers reads as one more minus.
+        return self.words.say("comma" if join == "dash" and row["ci_low"] < 0 else join, low=low, high=high)
 
     def short(self, cell: Cell) -> str:
         """`8.5 (7.5–9.7)`, or the word that stands in its place."""
-        if cell.word or cell.row is None:
-            return cell.word or ""
-        interval = self.interval(cell, "–")
-        return self.number(cell.row["estimate"]) + (f" ({interval})" if interval else "") + cell.flag
+        if cell.status or cell.row is None:
+            return self.words.say(cell.status or "absent")
+        bounds = self.bounds(cell.row, "dash")
+        return self.number(cell.row["estimate"]) + (f" ({bounds})" if bounds else "") + cell.flag
+
+    def label(self, cell: Cell) -> str:
+        return self.words.say("list_comma").join(cell.levels) or self.words.say("everybody")
+
+    def note(self, cell: Cell) -> str:
+        if cell.status == "suppressed":
+            return self.words.say("note_suppressed")
+        if cell.row is None:
+            return self.words.say("note_absent")
+        return self.words.translate(str(cell.row["reason"] or ""))
 
 
-def find_findings(book: Codebook, rows: Iterable[Row]) -> list[Findings]:
+def find_findings(book: Codebook, words: Words, rows: Iterable[Row]) -> list[Findings]:
     """The public outcomes of the codebook with their cells; groups that have no row are there without one."""
-    placed = {(row["outcome"], *_place_row(row)): row for row in rows}
+    placed: dict[tuple[str, str, frozenset[tuple[str, Any]]], Row] = {
+        (row["outcome"], row["kind"], _place_row(row)): row for row in rows
+    }
+    quantiles = {outcome for outcome, kind, _ in placed if kind == "quantile"}
     cohorts = {cohort.key: cohort for cohort in book.cohorts}
+
+    def find_cell(outcome: Outcome, keys: Keys, levels: Keys) -> Cell:
+        place = frozenset(zip(keys, levels, strict=True))
+        beside = {kind: placed.get((outcome.name, kind, place)) for kind in ("total", "change")}
+        for name in quantiles:
+            match = QUANTILE.fullmatch(name)
+            if match and outcome.name == f"{match['key']}_total":
+                beside[match["percent"]] = placed.get((name, "quantile", place))
+        labels = tuple(words.name(cohorts[key].read_group(level)) for key, level in zip(keys, levels, strict=True))
+        found = {name: row for name, row in beside.items() if row is not None}
+        return Cell(labels, placed.get((outcome.name, outcome.kind, place)), found)
+
     found = []
     for outcome in book.parsed_outcomes():
-        if outcome.latent:
+        if outcome.kind not in MAIN_KINDS:
             continue
         by_breakdown = {
-            keys: tuple(
-                Cell(
-                    tuple(cohorts[key].read_group(level) for key, level in zip(keys, levels, strict=True)),
-                    placed.get((outcome.name, frozenset(zip(keys, levels, strict=True)))),
-                )
-                for levels in product(*(cohorts[key].groups for key in keys))
-            )
+            keys: tuple(find_cell(outcome, keys, levels) for levels in product(*(cohorts[key].groups for key in keys)))
             for keys in sorted(book.breakdowns, key=len)
         }
-        found.append(Findings(outcome, *_word_outcome(book, outcome), by_breakdown))
+        found.append(Findings(words, outcome, *_word_outcome(book, words, outcome), by_breakdown))
     return found
 
 
-def _place_row(row: Row) -> tuple[frozenset[tuple[str, Any]]]:
+def _place_row(row: Row) -> frozenset[tuple[str, Any]]:
     keys = () if row["breakdown"] == "all" else str(row["breakdown"]).split("*")
-    return (frozenset((key, row[key]) for key in keys),)
+    return frozenset((key, row[key]) for key in keys)
 
 
-def _word_outcome(book: Codebook, outcome: Outcome) -> tuple[str, str, float]:
-    scale = book.scale(outcome.source.removesuffix("_total"))
-    ceiling = float(sum(_span_item(book, key)[1] for key in scale.items) * scale.multiply)
-    label = scale.label or scale.key
+def _word_outcome(book: Codebook, words: Words, outcome: Outcome) -> tuple[str, str, float]:
+    """Title, unit, and the highest value that a scale can take (0 where there is none)."""
+    trait = find_trait(book, outcome)
+    if trait is not None:
+        return words.say("title_mean", name=words.name(trait)), words.say("sds"), 0.0
+    key = outcome.source.removesuffix("_total")
+    if key not in {scale.key for scale in book.scales}:
+        above, _, below = outcome.name.partition("_per_")
+        names = [words.name(_label_scale(book, part)) for part in (above, below)]
+        return words.say("title_ratio", above=names[0], below=names[1]) if below else outcome.name, "", 0.0
+    scale = book.scale(key)
+    ceiling = float(sum(_span_item(book, item)[1] for item in scale.items) * scale.multiply)
+    label = words.name(scale.label or scale.key)
     if outcome.kind == "proportion":
-        return f"{label} of {outcome.cut} or {'more' if outcome.side == '>=' else 'less'}", "% of people", ceiling
-    return f"{label}, mean", f"points of {ceiling:g}", ceiling
+        side = "title_ge" if outcome.side == ">=" else "title_le"
+        return words.say(side, name=label, cut=outcome.cut), words.say("per_cent"), ceiling
+    return words.say("title_mean", name=label), words.say("points_of", ceiling=f"{ceiling:g}"), ceiling
+
+
+def find_trait(book: Codebook, outcome: Outcome) -> str | None:
+    """The label of the trait that the outcome is the mean of."""
+    labels = {f"{trait.key}_mean": trait.label or trait.key for trait in book.traits}
+    return labels.get(outcome.name)
+
+
+def _label_scale(book: Codebook, key: str) -> str:
+    return next((scale.label or key for scale in book.scales if scale.key == key.removesuffix("_total")), key)
 
 
 def _span_item(book: Codebook, key: str) -> tuple[int, int]:
@@ -145,64 +213,11 @@ def find_bands(book: Codebook, outcome: Outcome) -> list[tuple[float, float, str
     return list(zip(starts, [*starts[1:], high], scale.bands or [""], strict=True))
 
 
-def label_breakdown(book: Codebook, keys: tuple[str, ...]) -> str:
-    labels = {cohort.key: cohort.label or cohort.key.replace("_", " ").capitalize() for cohort in book.cohorts}
-    return " and ".join(labels[key] if i == 0 else labels[key].lower() for i, key in enumerate(keys)) or "Everybody"
-
-
-def find_span(findings: Findings) -> Span:
-    """One axis for all of an outcome's pictures, so that they can be compared: round ends, from 0 for proportions."""
-    seen = [
-        value
-        for cell in findings.cells()
-        if cell.word is None and cell.row
-        for value in (cell.row["ci_low"], cell.row["estimate"], cell.row["ci_high"])
-        if value is not None
-    ]
-    percent = findings.outcome.kind == "proportion"
-    low, high = (min(seen), max(seen)) if seen else (0.0, 0.1 if percent else findings.ceiling)
-    low = 0.0 if percent else low
-    rough = max(high - low, 1e-3) / 4
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    whole = findings.whole.row if findings.whole.word is None else None
-    band = None
-    if whole and whole["ci_low"] is not None and whole["ci_high"] is not None:
-        band = (whole["ci_low"], whole["estimate"], whole["ci_high"])
-    number_format = (".0%" if step >= 0.01 else ".1%") if percent else ".2~f"
-    return Span(round(low, 9), round(max(high, low + step), 9), number_format, band)
-
-
-def find_series(book: Codebook, keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]] | None:
-    """For a breakdown by two cohorts: which of them is told by shape and colour, and its groups."""
-    if len(keys) != 2:
-        return None
+def label_breakdown(book: Codebook, words: Words, keys: Keys) -> str:
     cohorts = {cohort.key: cohort for cohort in book.cohorts}
-    cohort = min((cohorts[key] for key in keys), key=lambda cohort: len(cohort.groups))
-    place, chosen = keys.index(cohort.key), tuple(cohort.read_group(group) for group in cohort.groups)
-    return (place, chosen) if len(chosen) <= len(SHAPES) else None
-
-
-def mark_cells(findings: Findings, cells: Iterable[Cell], series: tuple[int, tuple[str, ...]] | None) -> list[Mark]:
-    marks = []
-    for cell in cells:
-        label, order = cell.label, 0
-        if series is not None:
-            place, names = series
-            label, order = cell.levels[1 - place], names.index(cell.levels[place])
-        row = cell.row if cell.row and cell.word is None else dict.fromkeys(("ci_low", "estimate", "ci_high"))
-        marks.append(Mark(label, row["ci_low"], row["estimate"], row["ci_high"], findings.short(cell), order))
-    return marks
-
-
-def describe_cells(findings: Findings, cells: tuple[Cell, ...], by: str) -> str:
-    """A picture in words: what it shows, its lowest and highest figure, and how many are not shown."""
-    shown = sorted((cell for cell in cells if not cell.word and cell.row), key=lambda cell: cell.row["estimate"])  # type: ignore[index]
-    words = [f"{findings.title}, {findings.unit}, by {by[:1].lower() + by[1:]}: dots with 95 % intervals."]
-    if len(shown) > 1:
-        words.append(f"Lowest: {shown[0].label}, {findings.short(shown[0])}.")
-        words.append(f"Highest: {shown[-1].label}, {findings.short(shown[-1])}.")
-    if len(shown) < len(cells):
-        words.append(f"{len(cells) - len(shown)} of {len(cells)} figures are not shown.")
-    return " ".join([*words, "Every figure is in the table after the pictures."])
+    labels = [words.name(cohorts[key].label or key.replace("_", " ").capitalize()) for key in keys]
+    if not labels:
+        return words.say("everybody")
+    while len(labels) > 1:
+        labels[:2] = [words.say("and", first=labels[0], second=labels[1][:1].lower() + labels[1][1:])]
+    return labels[0]

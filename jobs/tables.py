@@ -52,6 +52,7 @@ FATES = (
 )
 STAGES = (
     *FATES,
+    ("warned", "the extract differs from the one before; `reason` names how, and there is no count"),
     ("response", "people with an accepted row, of the eligible ones"),
     ("answered", "people whose scale has a total, of those used for the estimates"),
 )

@@ -90,7 +90,7 @@ def describe_ending(lake: Path) -> dict[str, Any]:
     people = {view: read_view(lake, zone, view) for zone, views in VIEWS.items() for view in views if view != "nights"}
     manifest = read_manifest(lake, SECOND)
     page = (lake / manifest["stages"]["report"].pop("details")["report"]).read_text()
-    report = page.replace(f"run {manifest['token']}", "run TOKEN")
+    report = page.replace(f"{manifest['token']:08d}", "TOKEN")
     return people | {"report": report, **flatten(_forget_token(manifest, f"{manifest['token']:08d}"))}
 
 
