@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from benchmarks.environment import ROOT, PeerError, prepare_environment, run
 from expectations.codebook import Codebook, read_codebook
 from jobs.design import read_design
 from jobs.domain_sums import domain_sums, name_breakdown
+from jobs.estimates import Survey, estimate_rows
 from jobs.lake import Lake
 from jobs.spark import spark_session
-from jobs.survey import CohortRow, estimate_rows
+from jobs.survey import CohortRow
 
 PEOPLE = 1_000_000
 ROUNDS = 3
@@ -111,8 +113,7 @@ def measure_ours(book: Codebook, files: Sequence[Path], folder: Path) -> tuple[d
         for _ in range(1 + ROUNDS):
             start = time.perf_counter()
             sums = domain_sums(spark.sparkContext, files, outcomes, book.breakdowns)
-            kinds = {outcome.name: outcome.kind for outcome in outcomes}
-            rows = estimate_rows(sums, read_design(files), kinds, book.breakdowns)
+            rows = estimate_rows(Survey(date.min, sums, read_design(files)), outcomes)
             seconds.append(time.perf_counter() - start)
     first, *others = seconds
     told = {"seconds": round(float(np.median(others)), 2), "first_round": round(first, 2), "start": round(started, 2)}

@@ -27,7 +27,7 @@ from jobs.linearisation import score_ratio, score_standardised
 from jobs.presentation import log_t_interval, t_interval
 from jobs.quantiles import estimate_quantile
 from jobs.replicates import Replication, count_df, estimate_replicated
-from jobs.survey import DesignSizes, _sum_variance, count_psus
+from jobs.survey import DesignSizes, count_psus, sum_variance
 
 LARGEST_DIFFERENCE = 1e-6
 TIE = 1e-12
@@ -61,7 +61,7 @@ class Sample:
 
     def find_se(self, scores: Floats) -> float:
         strata = self.people.groupby(["stratum", "psu"]).size().index.get_level_values(0).to_numpy()
-        variance = _sum_variance(strata, scores, self.sizes, "fail")
+        variance = sum_variance(strata, scores, self.sizes, "fail")
         assert variance is not None
         return math.sqrt(variance)
 

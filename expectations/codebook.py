@@ -5,12 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from expectations.errors import ContractBroken
+from expectations.outcomes import Outcome, parse_outcome
 
 SHIPPED = Path(__file__).parent / "codebooks"
 RESERVED = frozenset(
@@ -18,12 +19,11 @@ RESERVED = frozenset(
         *("person_id", "answered_at", "weight", "stratum", "psu", "fold", "run_date", "source_file", "failed_rules"),
         *("model_version", "items_answered", "log_likelihood", "breakdown", "outcome", "kind", "n", "n_cases", "se"),
         *("n_weighted", "estimate", "df", "ci_low", "ci_high", "ci_method", "deff", "presentation", "disclosure"),
-        *("reason", "malformed", "unmatched", "eligible", "fate", "person_fit_percentile"),
+        *("reason", "since", "malformed", "unmatched", "eligible", "fate", "person_fit_percentile"),
     )
 )
 # Names of columns while rows are judged.
 JUDGING = ("source_file", "malformed", "unmatched", "eligible", "failed_rules", "warned_rules", "fate")
-OUTCOME = re.compile(r"(?P<key>[a-z][a-z0-9_]*)_(?P<what>total|mean|ge(?P<ge>\d+)|le(?P<le>\d+))")
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -254,20 +254,6 @@ class Disclosure(Part):
     review: bool = False
 
 
-class Outcome(NamedTuple):
-    """What is estimated: `source` names a column of the profiles; a proportion compares it with `cut`.
-
-    A `latent` outcome is a trait's mean: it is made of plausible values, and on a scale without a natural zero.
-    """
-
-    name: str
-    kind: Literal["mean", "proportion"]
-    source: str
-    side: Literal[">=", "<="] | None = None
-    cut: int | None = None
-    latent: bool = False
-
-
 class Codebook(Part):
     codebook: Key
     version: int = Field(ge=1)
@@ -307,7 +293,8 @@ class Codebook(Part):
         return next(scale for scale in self.scales if scale.key == key)
 
     def parsed_outcomes(self) -> tuple[Outcome, ...]:
-        return tuple(parse_outcome(self, name) for name in self.outcomes)
+        scales, traits = {s.key for s in self.scales}, {t.key for t in self.traits}
+        return tuple(parse_outcome(name, scales, traits) for name in self.outcomes)
 
     def column_types(self) -> dict[str, ColumnType]:
         """The extract's columns that the codebook speaks of, in its order, and what each must be read as."""
@@ -388,11 +375,7 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
             yield f"breakdowns: {'*'.join(breakdown)} names a cohort twice"
     for name in _repeated("*".join(sorted(b)) or "all" for b in book.breakdowns):
         yield f"breakdowns: {name} stands there twice"
-    for name in book.outcomes:
-        try:
-            parse_outcome(book, name)
-        except ValueError as error:
-            yield f"outcomes: {error}"
+    yield from _find_wrong_outcomes(book)
     if book.source.join not in (None, book.person_id):
         yield f"source.join: must be the person_id column {book.person_id}"
 
@@ -406,6 +389,23 @@ def _find_strange_margins(book: Codebook) -> Iterator[str]:
         for group in counts:
             if group not in groups[cohort]:
                 yield f"margins: {cohort} has no group {group}"
+
+
+def _find_wrong_outcomes(book: Codebook) -> Iterator[str]:
+    scales, traits = {s.key for s in book.scales}, {t.key for t in book.traits}
+    for name in book.outcomes:
+        try:
+            outcome = parse_outcome(name, scales, traits)
+        except ValueError as error:
+            yield f"outcomes: {error}"
+            continue
+        if outcome.over:
+            # What may be told of a ratio is judged by what may be told of its parts.
+            for part in outcome.part_names():
+                if part not in book.outcomes:
+                    yield f"outcomes: {name} needs {part} among the outcomes"
+        if outcome.kind == "quantile" and outcome.source not in book.outcomes:
+            yield f"outcomes: {name} needs {outcome.source} among the outcomes"
 
 
 def _find_column_clashes(book: Codebook) -> Iterator[str]:
@@ -434,23 +434,6 @@ def _find_band_gap(book: Codebook, scale: Scale) -> Iterator[str]:
     starts = list(scale.bands.values())
     if starts and (starts[0] != low or starts[-1] > high):
         yield f"scales: {scale.key}: bands must start at {low}, the lowest total, and not pass {high}"
-
-
-def parse_outcome(book: Codebook, name: str) -> Outcome:
-    """`phq9_total` (mean of a total), `phq9_ge10`, `who5_le50` (proportions), `<trait>_mean` (mean of a trait).
-
-    Raises ValueError where the name says nothing that the codebook knows.
-    """
-    match = OUTCOME.fullmatch(name)
-    scales, traits = {s.key for s in book.scales}, {t.key for t in book.traits}
-    if match and match["what"] == "mean" and match["key"] in traits:
-        return Outcome(name, "mean", name, latent=True)
-    if match and match["what"] == "total" and match["key"] in scales:
-        return Outcome(name, "mean", name)
-    if match and (match["ge"] or match["le"]) and match["key"] in scales:
-        side: Literal[">=", "<="] = ">=" if match["ge"] else "<="
-        return Outcome(name, "proportion", f"{match['key']}_total", side, int(match["ge"] or match["le"]))
-    raise ValueError(f"{name} is neither <scale>_total, <scale>_ge<number>, <scale>_le<number> nor <trait>_mean")
 
 
 class _NoRepeats(yaml.SafeLoader):

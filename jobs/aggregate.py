@@ -9,49 +9,62 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from expectations.codebook import Codebook
-from jobs.attack import protect_release
 from jobs.design import read_design, read_sampled
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import domain_sums
+from jobs.earlier import find_last
+from jobs.estimates import Survey, estimate_rows, list_sums, sort_rows
+from jobs.following import protect_kinds
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.nonresponse import classes_from_json
+from jobs.quantile_rows import estimate_quantile_rows
 from jobs.releases import read_earlier
 from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
-from jobs.survey import CohortRow, count_psus, estimate_rows
-from jobs.tables import ColumnSpec, arrow_schema, distributions_columns, estimates_columns, quality_columns
+from jobs.survey import CohortRow, count_psus
+from jobs.tables import (
+    ColumnSpec,
+    arrow_schema,
+    distributions_columns,
+    estimates_columns,
+    quality_columns,
+    sums_columns,
+)
 from jobs.trait_estimates import estimate_traits
 
 
 def run(job: Job) -> StageRecord:
     """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`, ModelError for a model that
     does not fit the features."""
-    night, outcomes = job.night, job.book.parsed_outcomes()
+    night, outcomes, breakdowns = job.night, job.book.parsed_outcomes(), job.book.breakdowns
     design, sampled = read_design(night.paths("validate", "design")), read_sampled(night.paths("validate", "design"))
-    trained = night.read("train").details
-    observed = [outcome for outcome in outcomes if not outcome.latent]
-    with spark_session(job.lake, "aggregate") as spark:
-        sums = domain_sums(spark.sparkContext, night.paths("score", "profiles"), observed, job.book.breakdowns)
+    trained, files = night.read("train").details, night.paths("score", "profiles")
+    with spark_session(job.lake, "aggregate") as session:
+        spark = session.sparkContext
+        sums = domain_sums(spark, files, list_sums(outcomes), breakdowns)
+        survey = Survey(job.run_date, sums, design, job.book.design.lonely_psu, sampled)
+        quantiles = estimate_quantile_rows(spark, files, outcomes, breakdowns, survey)
         imputed = None
-        if len(observed) < len(outcomes):
+        if any(outcome.latent for outcome in outcomes):
             model, features = job.lake.root / trained["folder"], night.paths("preprocess", "features")
-            imputed = impute_traits(spark.sparkContext, model, features, design, job.book)
-    kinds = {outcome.name: outcome.kind for outcome in observed}
-    rows = estimate_rows(sums, design, kinds, job.book.breakdowns, job.book.design.lonely_psu, sampled=sampled)
+            imputed = impute_traits(spark, model, features, design, job.book)
+    last = find_last(job)
+    rows = [*estimate_rows(survey, outcomes, last.survey if last else None), *quantiles]
     if imputed:
         rows += _estimate_traits(imputed, design, sampled, job.book)
-    profile = PROFILES[job.book.disclosure.profile]
-    scratch, profiles = night.scratch("aggregate"), night.paths("score", "profiles")
-    earlier = read_earlier(job.lake, job.run_date.isoformat(), job.book, profiles, scratch)
-    public = protect_release(rows, profile, earlier)
+    rows, profile = sort_rows(rows), PROFILES[job.book.disclosure.profile]
+    scratch = night.scratch("aggregate")
+    releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
+    public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases)
     # Outcomes made of a trait have the unit of the model's series.
     series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
     internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))
     shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
     written = {
+        "cohort_sums": _write_sums(sums, job.book, scratch / "sums"),
         "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
         "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
         "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
@@ -61,7 +74,8 @@ def run(job: Job) -> StageRecord:
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
-    details = {"plausible_values": imputed.details if imputed else None}
+    since = last.survey.run_date.isoformat() if last else None
+    details = {"plausible_values": imputed.details if imputed else None, "since": since}
     inputs = night.digests("validate", "preprocess", "train", "score")
     return StageRecord("aggregate", inputs, tables, counts, details)
 
@@ -80,6 +94,15 @@ def _describe(imputed: Imputed, public: Sequence[CohortRow], book: Codebook, ser
     shares = describe_distributions(imputed.sums, imputed.conditioning, book.breakdowns, imputed.traits, public)
     empty = dict.fromkeys((cohort.key for cohort in book.cohorts), None)
     return [{**empty, **share, "model_series": series} for share in shares]
+
+
+def _write_sums(sums: pa.Table, book: Codebook, file: Path) -> Path:
+    """The sums with a column for every cohort, those of no breakdown too."""
+    schema = arrow_schema(sums_columns(book))
+    empty = pa.nulls(len(sums), pa.string())
+    columns = [sums[name] if name in sums.column_names else empty for name in schema.names]
+    pq.write_table(pa.table(columns, schema.names).cast(schema), file, compression="zstd")
+    return file
 
 
 def _write(

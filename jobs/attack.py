@@ -21,6 +21,7 @@ from jobs.survey import CohortRow
 
 SECONDS = 5.0  # for a programme; what is not settled by then counts as exposed
 SMALL = 1e-6
+SUMMED = ("mean", "proportion", "total")  # figures of cells that follow from those of finer ones
 
 NARROW = "its count lies within bounds narrower than the profile allows"
 NARROW_CASES = "the people on one side of its cut lie within bounds narrower than the profile allows"
@@ -53,6 +54,8 @@ def find_exposed(tonight: Release, earlier: Sequence[Release], profile: Profile)
     found = []
     settled: dict[tuple[object, ...], list[tuple[str, CohortRow, str]]] = {}
     for outcome, kind in dict.fromkeys((row.outcome, row.figures.kind) for row in tonight.rows):
+        if kind not in SUMMED:
+            continue
         tables = [_choose(table, outcome, kind) for table in (tonight, *earlier)]
         # Outcomes that the same people answered have the same counts: their bounds are looked for once.
         seen = tuple(tuple((r.breakdown, r.cell, r.figures.n, r.figures.reason) for r in t.rows) for t in tables)

@@ -59,7 +59,7 @@ def carry_emptied(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence
         for row in release.rows:
             move = release.moves.get(key_of(row))
             if move is not None and 0 < move.people <= profile.known_movers:
-                figures = replace(_hide_figure(row.figures, None), n=0, n_weighted=0.0, df=None)
+                figures = replace(hide_figure(row.figures, None), n=0, n_weighted=0.0, df=None)
                 carried.setdefault(key_of(row), replace(row, figures=figures, disclosure=None))
     return list(carried.values())
 
@@ -129,12 +129,12 @@ def _protect_outcome(
             return "complementary", _hide_count(row.figures, NEIGHBOUR)
         figures = rounded[i]
         if i in reasons:
-            return "suppressed", _hide_figure(figures, reasons[i])
+            return "suppressed", hide_figure(figures, reasons[i])
         if i in kept:
-            return kept[i][0], _hide_figure(figures, kept[i][1])
+            return kept[i][0], hide_figure(figures, kept[i][1])
         if i in beside:
-            return "complementary", _hide_figure(figures, NEIGHBOUR)
-        return "shown", _hide_figure(figures, figures.reason) if figures.presentation == "suppress" else figures
+            return "complementary", hide_figure(figures, NEIGHBOUR)
+        return "shown", hide_figure(figures, figures.reason) if figures.presentation == "suppress" else figures
 
     published = [publish(i, row) for i, row in enumerate(rows)]
     return [
@@ -233,10 +233,10 @@ def _small_figure(rows: Sequence[CohortRow], profile: Profile) -> Callable[[list
 
 
 def _hide_count(figures: Estimate, reason: str) -> Estimate:
-    return replace(_hide_figure(figures, reason), n=None, n_weighted=None, df=None)
+    return replace(hide_figure(figures, reason), n=None, n_weighted=None, df=None)
 
 
-def _hide_figure(figures: Estimate, reason: str | None) -> Estimate:
+def hide_figure(figures: Estimate, reason: str | None) -> Estimate:
     """Without the estimate and all that is made from it; the presentation's own words could tell what it was."""
     bare = replace(figures, n_cases=None, estimate=None, se=None, ci_low=None, ci_high=None, ci_method=None, deff=None)
     return replace(bare, presentation="suppress", reason=reason)

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
-from expectations.codebook import Outcome
 from expectations.errors import ContractBroken
+from expectations.outcomes import Outcome
 from jobs.work_items import Groups, deal_groups
 
 ROWS_PER_TASK = 500_000  # what a worker holds at once, in the columns that it needs
@@ -42,6 +42,11 @@ Steps = Mapping[str, tuple[float, float]]  # for every sum its coarse and fine s
 
 def name_breakdown(breakdown: Breakdown) -> str:
     return "*".join(breakdown) or "all"
+
+
+def split_breakdown(name: str) -> Breakdown:
+    """The cohorts of a breakdown's name."""
+    return () if name == "all" else tuple(name.split("*"))
 
 
 def sums_schema(cohorts: Sequence[str]) -> pa.Schema:
@@ -66,7 +71,8 @@ class Plan:
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys([*self.cohorts, "stratum", "psu", "weight", *(o.source for o in self.outcomes)]))
+        asked = [name for outcome in self.outcomes for name in (outcome.source, outcome.also) if name]
+        return list(dict.fromkeys([*self.cohorts, "stratum", "psu", "weight", *asked]))
 
     @property
     def schema(self) -> pa.Schema:
@@ -112,12 +118,12 @@ def choose_steps(files: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str
     """
     footers = [pq.read_metadata(file) for file in files]
     bits = max(1, sum(footer.num_rows for footer in footers)).bit_length()
-    weight = _find_largest(files, footers, "weight")
+    weight = find_largest(files, footers, "weight")
     if not math.isfinite(weight):
         raise ContractBroken("a weight is infinite or not a number: quarantine such rows before estimating")
     largest = 0.0
     for outcome in outcomes:
-        found = 1.0 if outcome.cut is not None else _find_largest(files, footers, outcome.source)
+        found = 1.0 if outcome.cut is not None else find_largest(files, footers, outcome.source)
         if not math.isfinite(found):
             raise ContractBroken(f"outcome {outcome.name}: a value is infinite or not a number")
         largest = max(largest, found)
@@ -131,7 +137,7 @@ def choose_steps(files: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str
     return steps
 
 
-def _find_largest(files: Sequence[Path], footers: Sequence[Any], column: str) -> float:
+def find_largest(files: Sequence[Path], footers: Sequence[Any], column: str) -> float:
     """The largest absolute value of a column, those that are no number apart."""
     largest = 0.0
     for file, footer in zip(files, footers, strict=True):
@@ -172,7 +178,7 @@ def add_people(people: pa.Table, plan: Plan) -> pa.Table:
     sets = [_group(coded, breakdown) for breakdown in plan.breakdowns]
     parts = []
     for position, outcome in enumerate(plan.outcomes):
-        values = _measure(people[outcome.source], outcome, weight, plan.steps)
+        values = _measure(people, outcome, weight, plan.steps)
         for number, (places, labels) in enumerate(sets):
             rows = len(labels["psu"])
             columns = [pa.repeat(pa.scalar(key, pa.int32()), rows) for key in (number, position)]
@@ -210,10 +216,12 @@ def _group(
     return places, labels
 
 
-def _measure(column: pa.ChunkedArray, outcome: Outcome, weight: Floats, steps: Steps) -> list[Floats]:
+def _measure(people: pa.Table, outcome: Outcome, weight: Floats, steps: Steps) -> list[Floats]:
     """For everyone what is added up, in the order of the plan's schema."""
-    answer = column.cast(pa.float64())
+    answer = people[outcome.source].cast(pa.float64())
     known = answer.is_valid().to_numpy()
+    if outcome.also:
+        known = known & people[outcome.also].is_valid().to_numpy()
     y = answer.fill_null(0.0).to_numpy()
     right = np.isfinite(weight) & np.isfinite(y)
     known, w = known & right, np.where(known & right, weight, 0.0)

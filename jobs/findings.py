@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
-from expectations.codebook import Codebook, Outcome
+from expectations.codebook import Codebook
+from expectations.outcomes import Outcome
 from jobs.words import Words
 
 Status = Literal["suppressed", "unreliable", "absent"]

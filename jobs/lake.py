@@ -1,6 +1,7 @@
 """The lake: where tables are, whose turn it is, and what of a night is written but not yet published.
 
-restricted/   (mode 0700) people: accepted, quarantine, design, features, profiles, cohorts_internal, models, runs
+restricted/   (mode 0700) people: accepted, quarantine, design, features, profiles, cohort_sums, cohorts_internal,
+              models, runs
 public/       what has passed disclosure control
 Data files are immutable and named by their content. A night in the making is a folder of stage records under
 restricted/staging/<token>; it becomes real when `publish` creates its manifest.
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from jobs.errors import LakeHeld, StageError, UsageError
 
 PUBLIC_TABLES = ("cohorts", "quality", "distributions")
-RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohorts_internal")
+RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal")
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 
 

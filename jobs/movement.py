@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 
-from expectations.codebook import Outcome
+from expectations.outcomes import Outcome
 from jobs.disclosure import Key, Move
 
 MEMORY = "1GB"  # what does not fit is written below `scratch`

@@ -1,7 +1,8 @@
 """Confidence intervals for proportions, and whether a figure is reliable enough to be shown.
 
-Proportions follow NCHS, Vital and Health Statistics Series 2 No. 175 (2017). It has no rule for means: ours is a
-house rule, taken from the older NCHS practice of withholding a relative standard error above 30 %.
+Proportions follow NCHS, Vital and Health Statistics Series 2 No. 175 (2017), counts Series 2 No. 200 (2023). Neither
+has a rule for means: ours is a house rule, taken from the older NCHS practice of withholding a relative standard error
+above 30 %.
 """
 
 import math
@@ -19,6 +20,8 @@ MAX_WIDTH = 0.30
 NARROW_WIDTH = 0.05
 MAX_RELATIVE_WIDTH = 1.30
 MIN_DF = 8
+MIN_CASES = 10
+MAX_RELATIVE_COUNT_WIDTH = 1.60
 MAX_RELATIVE_SE = 0.30  # house rule, for means only
 
 
@@ -113,4 +116,31 @@ def judge_mean(mean: float, se: float, n: int, df: int, signed: bool = False) ->
         return "suppress", f"relative standard error above {MAX_RELATIVE_SE:.0%} (house rule)"
     if df < MIN_DF:
         return "review", f"fewer than {MIN_DF} degrees of freedom (house rule)"
+    return "present", None
+
+
+def judge_quantile(bounded: bool, n: int, df: int) -> tuple[Presentation, str | None]:
+    """House rule for quantiles: as for means, with an interval that the data hold in place of the relative SE."""
+    if n < MIN_SAMPLE:
+        return "suppress", f"sample below {MIN_SAMPLE} (house rule)"
+    if df <= 0:
+        return "suppress", "no degrees of freedom, so no interval"
+    if not bounded:
+        return "suppress", "the interval reaches past the data (house rule)"
+    if df < MIN_DF:
+        return "review", f"fewer than {MIN_DF} degrees of freedom (house rule)"
+    return "present", None
+
+
+def judge_count(total: float, se: float, n_cases: int, df: int) -> tuple[Presentation, str | None]:
+    """The NCHS standards for counts, of an estimated number of people: what to do with it, and why."""
+    if n_cases < MIN_CASES:
+        return "suppress", f"fewer than {MIN_CASES} people with the outcome"
+    if df <= 0:
+        return "suppress", "no degrees of freedom, so no interval"
+    low, high = log_t_interval(total, se, df)
+    if high - low > MAX_RELATIVE_COUNT_WIDTH * total:
+        return "suppress", f"interval wider than {MAX_RELATIVE_COUNT_WIDTH:.0%} of the number"
+    if df < MIN_DF:
+        return "review", f"fewer than {MIN_DF} degrees of freedom"
     return "present", None

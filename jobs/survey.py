@@ -1,4 +1,4 @@
-"""Design-based estimates of means and proportions, by Taylor linearisation, from sums per PSU.
+"""Design-based means and proportions of a domain, by Taylor linearisation, from sums per PSU.
 
 Stratified, clustered, weighted samples; PSUs with replacement within strata. A domain is estimated on the full design:
 its strata keep the number of PSUs that they have in the design, and a PSU without anybody of the domain contributes
@@ -8,13 +8,12 @@ design, degf, deff=TRUE, survey.lonely.psu with survey.adjust.domain.lonely=FALS
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from datetime import date
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from expectations.errors import ContractBroken
@@ -28,9 +27,9 @@ from jobs.presentation import (
     t_interval,
 )
 
-Kind = Literal["mean", "proportion"]
+Kind = Literal["mean", "proportion", "total", "ratio", "quantile", "change"]
 LonelyPsu = Literal["fail", "adjust", "certainty", "remove", "average"]
-IntervalMethod = Literal["t", "korn-graubard", "logit"]
+IntervalMethod = Literal["t", "korn-graubard", "logit", "log-t", "woodruff"]
 Disclosure = Literal["shown", "suppressed", "complementary"]
 
 SUMS = ("n", "n_cases", "sum_w", "sum_wy", "sum_wyy")
@@ -77,6 +76,7 @@ class CohortRow:
     outcome: str
     figures: Estimate
     disclosure: Disclosure | None = None
+    since: date | None = None  # of a change: the night that it is a change from
 
     def to_record(self, cohorts: Sequence[str]) -> dict[str, Any]:
         """The row under the column names of the cohorts tables; cohorts outside the breakdown are null."""
@@ -86,6 +86,7 @@ class CohortRow:
             **{name: levels.get(name) for name in cohorts},
             "outcome": self.outcome,
             **vars(self.figures),
+            "since": self.since,
             "disclosure": self.disclosure,
         }
 
@@ -103,45 +104,6 @@ def count_psus(design: Iterable[tuple[str, str]], sampled: Mapping[str, float] |
     return DesignSizes(Counter(stratum for stratum, _ in set(design)), sampled or {})
 
 
-def estimate_rows(
-    sums: pa.Table,
-    design: Iterable[tuple[str, str]],
-    kinds: Mapping[str, Kind],
-    breakdowns: Sequence[tuple[str, ...]],
-    lonely_psu: LonelyPsu = "fail",
-    signed: Collection[str] = (),
-    sampled: Mapping[str, float] | None = None,
-) -> list[CohortRow]:
-    """An estimate for every breakdown cell and outcome of `domain_sums`'s table, in its order.
-
-    `kinds` gives each outcome's kind; `signed` names the outcomes on a scale without a natural zero (traits).
-    Raises ContractBroken where a stratum has one PSU and `lonely_psu` is `fail`.
-    """
-    design_sizes = count_psus(design, sampled)
-    members = {"*".join(b) or "all": b for b in breakdowns}
-    cohorts = [name for name in sums.column_names if name not in {"breakdown", "outcome", "stratum", "psu", *SUMS}]
-    rows = []
-    for first, domain in _split_domains(sums, ["breakdown", *cohorts, "outcome"]):
-        breakdown, outcome = members[first["breakdown"]], first["outcome"]
-        figures = estimate_domain(domain, design_sizes, kinds[outcome], lonely_psu, signed=outcome in signed)
-        rows.append(CohortRow(breakdown, tuple(first[name] for name in breakdown), outcome, figures))
-    return rows
-
-
-def _split_domains(sums: pa.Table, labels: Sequence[str]) -> Iterator[tuple[dict[str, str], DomainSums]]:
-    """Each run of equal labels in the sorted table, as its labels and arrays."""
-    if not len(sums):
-        return
-    columns = {name: sums[name].to_numpy() for name in ("stratum", "psu", *SUMS)}
-    encoded = [sums[name].combine_chunks().dictionary_encode(null_encoding="encode") for name in labels]
-    codes = [column.indices.to_numpy() for column in encoded]
-    change = np.any([np.diff(code) != 0 for code in codes], axis=0)
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1, [len(sums)]])
-    for start, stop in pairwise(starts):
-        first = {name: sums[name][int(start)].as_py() for name in labels}
-        yield first, DomainSums(**{name: column[start:stop] for name, column in columns.items()})
-
-
 def estimate_domain(
     domain: DomainSums,
     design_sizes: Mapping[str, int],
@@ -156,7 +118,7 @@ def estimate_domain(
     proportions unless `ci_method` says otherwise. A lonely stratum matters where the domain has people in it, as in R.
     Raises ContractBroken for a lonely PSU under `fail`, ValueError for a PSU or stratum that the design lacks.
     """
-    domain = _keep_answered(domain)
+    domain = keep_answered(domain)
     reason: str | None
     n, n_cases = int(domain.n.sum()), int(domain.n_cases.sum())
     cases = n_cases if kind == "proportion" else None
@@ -169,7 +131,7 @@ def estimate_domain(
     if cases in (0, n):
         mean = 1.0 if cases else 0.0  # exactly, whatever the last digit of the sums says
     scores = (domain.sum_wy - mean * domain.sum_w) / weight
-    variance = _sum_variance(domain.stratum, scores, design_sizes, lonely_psu)
+    variance = sum_variance(domain.stratum, scores, design_sizes, lonely_psu)
     df = len(scores) - len(np.unique(domain.stratum))
     if variance is None:
         reason = "every stratum has one PSU, so there is no variance"
@@ -190,7 +152,7 @@ def estimate_domain(
     return Estimate(kind, n, cases, weight, mean, se, df, low, high, method, deff, presentation, reason)
 
 
-def _keep_answered(domain: DomainSums) -> DomainSums:
+def keep_answered(domain: DomainSums) -> DomainSums:
     """PSUs where somebody answered, in one order, so that no digit hangs on how the rows came."""
     order = np.lexsort((domain.psu, domain.stratum))
     order = order[domain.n[order] > 0]
@@ -205,7 +167,7 @@ def _interval(method: IntervalMethod, mean: float, se: float, n: int, df: int) -
     return t_interval(mean, se, df)
 
 
-def _sum_variance(
+def sum_variance(
     stratum: NDArray[Any], scores: NDArray[np.float64], design_sizes: Mapping[str, int], lonely_psu: LonelyPsu
 ) -> float | None:
     """Sum over strata of (1 - m/M) m/(m-1) x sum of squares about the stratum's mean score, m PSUs in the design.

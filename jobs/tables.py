@@ -19,6 +19,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "double": pa.float64(),
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
     "array<string>": pa.list_(pa.string()),
 }
 
@@ -305,7 +306,7 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
         ),
         ColumnSpec("ci_low", "double", "Lower 95 % confidence limit" + rounding, unit, rule="by ci_method"),
         ColumnSpec("ci_high", "double", "Upper 95 % confidence limit" + rounding, unit, rule="by ci_method"),
-        ColumnSpec("ci_method", "string", "Method of the interval: t, korn-graubard, or as the codebook asks"),
+        ColumnSpec("ci_method", "string", "Method of the interval: t, korn-graubard, log-t or woodruff"),
         ColumnSpec(
             "deff",
             "double",
@@ -330,9 +331,10 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
             categories=DISCLOSURES,
         ),
         ColumnSpec("reason", "string", "Why a figure is missing or flagged"),
+        ColumnSpec("since", "date", "Of a change: the night that it is a change from"),
     ]
     if internal:
-        columns.insert(-3, ColumnSpec("n_cases", "bigint", "People in the cell with the outcome, unweighted", "people"))
+        columns.insert(-4, ColumnSpec("n_cases", "bigint", "People in the cell with the outcome, unweighted", "people"))
     return [*columns, SERIES]
 
 
@@ -363,6 +365,21 @@ def distributions_columns(book: Codebook) -> list[ColumnSpec]:
         ),
         ColumnSpec("reason", "string", "Why the shares are missing"),
         SERIES,
+    ]
+
+
+def sums_columns(book: Codebook) -> list[ColumnSpec]:
+    """What every estimate of a night is made of, kept so that a later night can tell the variance of a change."""
+    return [
+        ColumnSpec("breakdown", "string", "Cohorts that define the cell, joined by *; all = everybody", nullable=False),
+        *cohort_columns(book),
+        ColumnSpec("outcome", "string", "What is added up", nullable=False),
+        *DESIGN[1:],
+        ColumnSpec("n", "bigint", "People of the PSU in the cell with an answer", "people"),
+        ColumnSpec("n_cases", "bigint", "Of them, those with an answer of 1", "people"),
+        ColumnSpec("sum_w", "double", "Sum of their weights w", "people represented"),
+        ColumnSpec("sum_wy", "double", "Sum of w times the answer y", "of the outcome"),
+        ColumnSpec("sum_wyy", "double", "Sum of w times y squared", "of the outcome"),
     ]
 
 
@@ -400,6 +417,7 @@ TABLES: dict[str, Callable[[Codebook], list[ColumnSpec]]] = {
     "features": features_columns,
     "profiles": profiles_columns,
     "explanations": lambda book: explanations_columns(),
+    "cohort_sums": sums_columns,
     "cohorts_internal": lambda book: estimates_columns(book, internal=True),
     "cohorts": lambda book: estimates_columns(book, internal=False),
     "quality": lambda book: quality_columns(),

@@ -1,5 +1,6 @@
 """The sums per PSU: by hand, R's figures from end to end, and rows in any order and any files."""
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from expectations.codebook import Outcome
 from expectations.errors import ContractBroken
+from expectations.outcomes import Outcome
 from jobs.domain_sums import POWERS, Plan, add_people, add_sums, domain_sums
-from jobs.survey import estimate_rows
+from jobs.estimates import Survey, estimate_rows
 from tests.jobs.nhanes import BREAKDOWNS, needs_nhanes, read_people, read_reference
 
 SCHEMA = pa.schema(
@@ -188,9 +189,10 @@ def test_58_rows_of_rs_figures_through_spark(spark, tmp_path):
     kinds = {outcome.name: outcome.kind for outcome in outcomes}
     breakdowns = [b for name, b in BREAKDOWNS.items() if name != "all_adults_20plus"]
     sums = domain_sums(spark.sparkContext, [tmp_path / "people.parquet"], outcomes, breakdowns)
-    design = zip(people["stratum"], people["psu"], strict=True)
-    rows = estimate_rows(sums, design, kinds, breakdowns)
-    got = {(row.breakdown, ":".join(row.cell) or "all", row.outcome): row.figures for row in rows}
+    design = list(zip(people["stratum"], people["psu"], strict=True))
+    rows = estimate_rows(Survey(date(2020, 3, 1), sums, design), outcomes)
+    own = [row for row in rows if row.figures.kind == kinds[row.outcome]]
+    got = {(row.breakdown, ":".join(row.cell) or "all", row.outcome): row.figures for row in own}
 
     reference = read_reference()
     wanted = reference[reference["outcome"].isin(kinds) & (reference["domain_vars"] != "all_adults_20plus")]
@@ -211,7 +213,7 @@ def test_records_have_the_columns_of_the_cohorts_tables(spark, write):
     breakdowns = [(), ("sex",)]
     sums = domain_sums(spark.sparkContext, write(PEOPLE), [Y], breakdowns)
     design = [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
-    records = [row.to_record(["sex", "age"]) for row in estimate_rows(sums, design, {"y": "mean"}, breakdowns)]
+    records = [row.to_record(["sex", "age"]) for row in estimate_rows(Survey(date(2026, 3, 1), sums, design), [Y])]
     assert [(r["breakdown"], r["sex"], r["age"], r["n"]) for r in records] == [
         ("all", None, None, 4),
         ("sex", "f", None, 2),
@@ -219,5 +221,5 @@ def test_records_have_the_columns_of_the_cohorts_tables(spark, write):
     ]
     assert list(records[0]) == [
         *("breakdown", "sex", "age", "outcome", "kind", "n", "n_cases", "n_weighted", "estimate", "se", "df"),
-        *("ci_low", "ci_high", "ci_method", "deff", "presentation", "reason", "disclosure"),
+        *("ci_low", "ci_high", "ci_method", "deff", "presentation", "reason", "since", "disclosure"),
     ]

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.linearisation import score_ratio, score_standardised, score_whole_total
 from jobs.presentation import log_t_interval, t_interval
-from jobs.survey import _sum_variance, count_psus
+from jobs.survey import count_psus, sum_variance
 from tests.jobs.golden_survey import add_up, list_psus, read_estimates, read_people, select
 
 TWELVE_DIGITS = 1e-12
@@ -22,7 +22,7 @@ def label(row):
 def find_se(people, scores, sampled=None):
     everybody = read_people()
     sizes = count_psus(zip(everybody["stratum"], everybody["psu"], strict=True), sampled)
-    return math.sqrt(_sum_variance(list_psus(people)[0], scores, sizes, "fail"))
+    return math.sqrt(sum_variance(list_psus(people)[0], scores, sizes, "fail"))
 
 
 @pytest.mark.parametrize("row", read_estimates("taylor", "total"), ids=label)

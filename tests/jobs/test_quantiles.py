@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.quantiles import Quantile, estimate_quantile, find_quantile
-from jobs.survey import _sum_variance, count_psus
+from jobs.survey import count_psus, sum_variance
 from tests.jobs.golden_survey import add_up, list_psus, read_estimates, read_people, select
 
 
@@ -26,7 +26,7 @@ def test_as_in_r(row):
 
     def share_se(value):
         share = w[y <= value].sum() / w.sum()
-        return math.sqrt(_sum_variance(stratum, add_up(people, w * ((y <= value) - share)) / w.sum(), sizes, "fail"))
+        return math.sqrt(sum_variance(stratum, add_up(people, w * ((y <= value) - share)) / w.sum(), sizes, "fail"))
 
     share = int(row["outcome"].removeprefix("y_p")) / 100
     got = estimate_quantile(values, weights, share, share_se, row["df"])

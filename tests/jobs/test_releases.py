@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.codebook import Outcome
+from expectations.outcomes import Outcome
 from jobs.disclosure import Move
 from jobs.errors import EXPOSED, NOT_SIGNED_OFF, Exposed, NotSignedOff, StageError, exit_code
 from jobs.lake import DataFile, Lake, Night, StageRecord

@@ -50,7 +50,7 @@ cohorts:
   - {key: age_band, column: age, breaks: [18, 40, 65], labels: ["18-39", "40-64", "65+"], label: Age}
   - {key: region, column: region, map: {north: North, south: South}, label: Region}
 breakdowns: [[], [sex], [age_band], [region], [sex, age_band]]
-outcomes: [mood_total, mood_ge5, sleep_total, distress_mean, sleeplessness_mean]
+outcomes: [mood_total, mood_ge5, sleep_total, mood_p50, mood_total_per_sleep_total, distress_mean, sleeplessness_mean]
 """
 COLUMNS = [
     *("respondent", "answered_at", "weight", "stratum", "psu"),

@@ -61,6 +61,7 @@ def find_estimate(rows: list[dict[str, Any]], cohorts: tuple[str, ...], levels: 
         for row in rows
         if row["breakdown"] == breakdown
         and row["outcome"] == outcome
+        and row["kind"] in ("mean", "proportion")
         and all(row[cohort] == level for cohort, level in cell.items())
     )
     return row
@@ -135,9 +136,11 @@ def check_public_figures(rows: list[dict[str, Any]]) -> None:
             assert row["n"] % 5 == 0
         if row["n_weighted"]:
             assert row["n_weighted"] == pytest.approx(round_digits(row["n_weighted"], 3), rel=1e-12)
-        decimals = 2 if row["kind"] == "mean" else 3
+        decimals = 2 if row["kind"] in ("mean", "quantile") else 3
         for name in ("estimate", "ci_low", "ci_high"):
-            if row[name] is not None:
+            if row[name] is not None and row["kind"] in ("total", "ratio"):
+                assert row[name] == pytest.approx(round_digits(row[name], 3), rel=1e-12)
+            elif row[name] is not None:
                 assert row[name] == pytest.approx(round(row[name], decimals), abs=1e-12), name
         if row["se"]:
             assert row["se"] == pytest.approx(round_digits(row["se"], 2), rel=1e-9)

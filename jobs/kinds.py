@@ -1,0 +1,154 @@
+"""Totals, ratios and changes of a domain, from the same sums per PSU as its means and proportions.
+
+Taylor linearisation throughout: each figure has a score per PSU, whose variance is that of PSUs drawn with replacement
+within strata (Woodruff 1971; Sarndal, Swensson and Wretman 1992, 5.5). Totals and ratios as R's svytotal and svyratio.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.linearisation import score_ratio
+from jobs.presentation import MIN_DF, Presentation, judge_count, judge_mean, log_t_interval, t_interval
+from jobs.survey import DomainSums, Estimate, Kind, LonelyPsu, keep_answered, sum_variance
+
+NO_DF = "no degrees of freedom, so no interval"
+NO_VARIANCE = "every stratum has one PSU, so there is no variance"
+Design = Mapping[str, frozenset[str]]  # the PSUs of each stratum of the full design
+Sizes = Mapping[str, int]  # PSUs per stratum of the full design
+
+
+def estimate_total(domain: DomainSums, sizes: Sizes, lonely_psu: LonelyPsu = "fail") -> Estimate:
+    """The estimated number of people with the outcome, with its log-t interval; `domain` is a proportion's.
+
+    Raises ContractBroken for a lonely PSU under `fail`.
+    """
+    domain = keep_answered(domain)
+    n, n_cases, weight = int(domain.n.sum()), int(domain.n_cases.sum()), math.fsum(domain.sum_w)
+    if not n:
+        return leave_out("total", n, n_cases, weight, None, None, "nobody in the cell answered")
+    total, df = math.fsum(domain.sum_wy), _count_df(domain)
+    variance = sum_variance(domain.stratum, domain.sum_wy, sizes, lonely_psu)
+    if variance is None:
+        return leave_out("total", n, n_cases, weight, total, df, NO_VARIANCE)
+    if not n_cases:
+        return replace(leave_out("total", n, 0, weight, 0.0, df, "nobody with the outcome: no interval"), se=0.0)
+    se = math.sqrt(variance)
+    low, high = log_t_interval(total, se, df) if df > 0 else (None, None)
+    presentation, reason = judge_count(total, se, n_cases, df)
+    return Estimate("total", n, n_cases, weight, total, se, df, low, high, "log-t", None, presentation, reason)
+
+
+def estimate_ratio(
+    numerator: DomainSums, denominator: DomainSums, sizes: Sizes, lonely_psu: LonelyPsu = "fail"
+) -> Estimate:
+    """The numerator's total over the denominator's, both of the people who answered both, with its t interval.
+
+    Raises ContractBroken for a lonely PSU under `fail`, ValueError where the two are not of the same people.
+    """
+    top, bottom = keep_answered(numerator), keep_answered(denominator)
+    if not np.array_equal(top.psu, bottom.psu) or not np.array_equal(top.n, bottom.n):
+        raise ValueError("numerator and denominator are sums over different people")
+    n, weight, whole = int(top.n.sum()), math.fsum(top.sum_w), math.fsum(bottom.sum_wy)
+    if not n:
+        return leave_out("ratio", n, None, weight, None, None, "nobody in the cell answered")
+    if whole == 0:
+        return leave_out("ratio", n, None, weight, None, _count_df(top), "the denominator is 0")
+    (ratio, scores), df = score_ratio(top.sum_wy, bottom.sum_wy), _count_df(top)
+    variance = sum_variance(top.stratum, scores, sizes, lonely_psu)
+    if variance is None:
+        return leave_out("ratio", n, None, weight, ratio, df, NO_VARIANCE)
+    se = math.sqrt(variance)
+    if se == 0:
+        return replace(leave_out("ratio", n, None, weight, ratio, df, "no variance between PSUs: no interval"), se=0.0)
+    low, high = t_interval(ratio, se, df) if df > 0 else (None, None)
+    presentation, reason = judge_mean(ratio, se, n, df)
+    return Estimate("ratio", n, None, weight, ratio, se, df, low, high, "t", None, presentation, reason)
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A mean or proportion with its score per PSU (arrays over PSUs), and the PSUs of each stratum of its design."""
+
+    figures: Estimate
+    stratum: NDArray[Any]
+    psu: NDArray[Any]
+    scores: NDArray[np.float64]
+    design: Design
+
+
+def linearise(figures: Estimate, domain: DomainSums, design: Design) -> Linearised | None:
+    """None where the estimate or its variance does not exist."""
+    if figures.estimate is None or figures.se is None or not figures.n_weighted:
+        return None
+    domain = keep_answered(domain)
+    scores = (domain.sum_wy - figures.estimate * domain.sum_w) / figures.n_weighted
+    return Linearised(figures, domain.stratum, domain.psu, scores, design)
+
+
+def estimate_change(now: Linearised, before: Linearised, extra_variance: float = 0.0) -> Estimate:
+    """`now` less `before`, two nights' estimates of one figure: V(now) + V(before) - 2 Cov + `extra_variance`.
+
+    The covariance is that of the PSUs which are in both samples: a panel's PSUs, or people who answered again. A
+    stratum's part is the root of both designs' m/(m-1) times the sum of the products of its centred scores, which is
+    the variance of the difference where the samples have the same PSUs, and 0 where they have none in common. df counts
+    the PSUs of either night less its strata, a stratum without a common PSU once for each night.
+    """
+    new, old = now.figures, before.figures
+    assert new.estimate is not None and old.estimate is not None and new.se is not None and old.se is not None
+    covariance, df = _compare_psus(now, before)
+    variance = max(0.0, new.se**2 + old.se**2 - 2 * covariance) + extra_variance
+    change, se = new.estimate - old.estimate, math.sqrt(variance)
+    n, weight = new.n, new.n_weighted
+    if df <= 0 or se == 0:
+        reason = NO_DF if df <= 0 else "no variance between PSUs: no interval"
+        return replace(leave_out("change", n or 0, None, weight or 0.0, change, df, reason), se=se)
+    low, high = t_interval(change, se, df)
+    presentation, reason_ = _judge_change(new, old, df)
+    return Estimate("change", n, None, weight, change, se, df, low, high, "t", None, presentation, reason_)
+
+
+def _judge_change(new: Estimate, old: Estimate, df: int) -> tuple[Presentation, str | None]:
+    """House rule: a change is as reliable as the less reliable of its two figures."""
+    if "suppress" in (new.presentation, old.presentation):
+        return "suppress", "one of the two figures is too uncertain (house rule)"
+    if df < MIN_DF:
+        return "review", f"fewer than {MIN_DF} degrees of freedom (house rule)"
+    return "present", None
+
+
+def _compare_psus(now: Linearised, before: Linearised) -> tuple[float, int]:
+    """The covariance of two estimates over the PSUs that both designs have, and the df of their difference."""
+    parts, df = [], 0
+    for stratum in np.unique(np.concatenate([now.stratum, before.stratum])).tolist():
+        one, other = (_find_scores(side, stratum) for side in (now, before))
+        designs = [side.design.get(stratum, frozenset()) for side in (now, before)]
+        common = sorted(designs[0] & designs[1])
+        df += len(one.keys() | other.keys()) - (1 if common or not one or not other else 2)
+        if common and min(map(len, designs)) > 1:
+            scale = math.prod(math.sqrt(len(design) / (len(design) - 1)) for design in designs)
+            means = [math.fsum(s.values()) / len(d) for s, d in zip((one, other), designs, strict=True)]
+            # A PSU without anybody of the domain scores 0.
+            products = [(one.get(psu, 0.0) - means[0]) * (other.get(psu, 0.0) - means[1]) for psu in common]
+            parts.append(scale * math.fsum(products))
+    return math.fsum(parts), df
+
+
+def _find_scores(side: Linearised, stratum: str) -> dict[str, float]:
+    inside = side.stratum == stratum
+    return dict(zip(side.psu[inside].tolist(), side.scores[inside].tolist(), strict=True))
+
+
+def _count_df(domain: DomainSums) -> int:
+    return len(domain.psu) - len(np.unique(domain.stratum))
+
+
+def leave_out(
+    kind: Kind, n: int, n_cases: int | None, weight: float, estimate: float | None, df: int | None, reason: str
+) -> Estimate:
+    """An estimate without an interval, or without any figure, and why."""
+    return Estimate(kind, n, n_cases, weight, estimate, None, df, None, None, None, None, "suppress", reason)
