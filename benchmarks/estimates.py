@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.environment import ROOT, PeerError, prepare_environment, run
 from expectations.codebook import Codebook, read_codebook
+from expectations.outcomes import Outcome
 from jobs.design import read_design
 from jobs.domain_sums import domain_sums, name_breakdown
-from jobs.estimates import Survey, estimate_rows
+from jobs.estimates import Survey, estimate_rows, list_sums
 from jobs.lake import Lake
 from jobs.spark import spark_session
 from jobs.survey import CohortRow
@@ -37,6 +38,7 @@ ROWS_PER_FILE, ROWS_PER_GROUP = 1_000_000, 131_072
 MISSING = 0.05  # of each outcome's answers
 USUAL_CUT = 10  # of a total without one: totals lie about their cuts
 TINY = 1e-300  # instead of an estimate of 0
+BASE = ("mean", "proportion")  # the kinds that the peers are asked for, of traits as if they were measured
 LABELS = ("breakdown", "cell", "outcome")
 
 
@@ -47,7 +49,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         files = simulate_people(book, arguments.people, folder / "people")
-        found, rows = measure_ours(book, files, folder)
+        found, every = measure_ours(book, files, folder)
+        rows = [row for row in every if row.figures.kind in BASE]
         ours = {tuple(label): figures for label, figures in map(_tell, rows)}
         for peer in arguments.peers:
             answer = folder / f"{peer}.csv"
@@ -78,7 +81,7 @@ def simulate_people(book: Codebook, people: int, folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
     random = np.random.default_rng(1)
     effects = random.normal(0, 0.3, (STRATA, PSUS))
-    outcomes = book.parsed_outcomes()
+    outcomes = list_outcomes(book)
     cuts = {outcome.source: outcome.cut for outcome in outcomes if outcome.cut}
     files = []
     for number, start in enumerate(range(0, people, ROWS_PER_FILE)):
@@ -102,9 +105,14 @@ def simulate_people(book: Codebook, people: int, folder: Path) -> list[Path]:
     return files
 
 
+def list_outcomes(book: Codebook) -> list[Outcome]:
+    """The means and proportions; those of traits as of a measured column, since the peers have no plausible values."""
+    return [outcome._replace(latent=False) for outcome in book.parsed_outcomes() if outcome.kind in BASE]
+
+
 def measure_ours(book: Codebook, files: Sequence[Path], folder: Path) -> tuple[dict[str, Any], list[CohortRow]]:
     """Median seconds, the first round's apart: workers start in it."""
-    outcomes, seconds = book.parsed_outcomes(), []
+    outcomes, seconds = list_outcomes(book), []
     lake = Lake(folder / "lake")
     lake.prepare()
     start = time.perf_counter()
@@ -112,7 +120,7 @@ def measure_ours(book: Codebook, files: Sequence[Path], folder: Path) -> tuple[d
         started = time.perf_counter() - start
         for _ in range(1 + ROUNDS):
             start = time.perf_counter()
-            sums = domain_sums(spark.sparkContext, files, outcomes, book.breakdowns)
+            sums = domain_sums(spark.sparkContext, files, list_sums(outcomes), book.breakdowns)
             rows = estimate_rows(Survey(date.min, sums, read_design(files)), outcomes)
             seconds.append(time.perf_counter() - start)
     first, *others = seconds
@@ -141,7 +149,7 @@ def ask_svy(book: Codebook, files: Sequence[Path], cache: Path, answer: Path) ->
     """Its estimates into `answer`, and beside it its seconds."""
     task = {
         "people": str(files[0].parent),
-        "outcomes": [[outcome.name, outcome.source, outcome.side, outcome.cut] for outcome in book.parsed_outcomes()],
+        "outcomes": [[outcome.name, outcome.source, outcome.side, outcome.cut] for outcome in list_outcomes(book)],
         "breakdowns": [list(breakdown) for breakdown in book.breakdowns],
     }
     asked = answer.with_suffix(".json")
@@ -164,7 +172,7 @@ def write_people(files: Sequence[Path], folder: Path) -> None:
 def write_calls(book: Codebook, file: Path) -> None:
     """One estimate of R's a line: outcome, its source and cut, and the breakdown as a formula."""
     lines = ["outcome,source,side,cut,breakdown"]
-    for outcome in book.parsed_outcomes():
+    for outcome in list_outcomes(book):
         for breakdown in book.breakdowns:
             cut = (outcome.side or "", "" if outcome.cut is None else str(outcome.cut))
             lines.append(",".join([outcome.name, outcome.source, *cut, name_breakdown(breakdown)]))

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from jobs.design import read_design, read_sampled
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import domain_sums
-from jobs.earlier import find_last
+from jobs.earlier import Last, find_last
 from jobs.estimates import Survey, estimate_rows, list_sums, sort_rows
-from jobs.following import protect_kinds
+from jobs.following import find_key, protect_kinds
 from jobs.job import Job
+from jobs.kinds import subtract_traits
 from jobs.lake import StageRecord
 from jobs.latent_outcomes import Imputed, impute_traits
+from jobs.linking_error import linking_variance
 from jobs.nonresponse import classes_from_json
 from jobs.quantile_rows import estimate_quantile_rows
 from jobs.releases import read_earlier
@@ -54,7 +57,8 @@ def run(job: Job) -> StageRecord:
     last = find_last(job)
     rows = [*estimate_rows(survey, outcomes, last.survey if last else None), *quantiles]
     if imputed:
-        rows += _estimate_traits(imputed, design, sampled, job.book)
+        traits = _estimate_traits(imputed, design, sampled, job.book)
+        rows += [*traits, *_compare_traits(traits, last, trained)]
     rows, profile = sort_rows(rows), PROFILES[job.book.disclosure.profile]
     scratch = night.scratch("aggregate")
     releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
@@ -88,6 +92,18 @@ def _estimate_traits(
     sizes, lonely = count_psus(design, sampled), book.design.lonely_psu
     rows = estimate_traits(imputed.sums, imputed.conditioning, homes, book.breakdowns, imputed.traits, sizes, lonely)
     return [row for row in rows if row.outcome in book.outcomes]
+
+
+def _compare_traits(rows: Sequence[CohortRow], last: Last | None, model: Mapping[str, Any]) -> list[CohortRow]:
+    """The change of each trait's mean; none where the models' units cannot be compared."""
+    changes = []
+    for row in rows if last else ():
+        assert last
+        linking = linking_variance(row.outcome.removesuffix("_mean"), model, last.model)
+        before = last.traits.get(find_key(row))
+        if linking is not None and before and (figures := subtract_traits(row.figures, before, linking)):
+            changes.append(replace(row, figures=figures, since=last.survey.run_date))
+    return changes
 
 
 def _describe(imputed: Imputed, public: Sequence[CohortRow], book: Codebook, series: str) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """The published night that changes are told from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,14 +15,17 @@ from jobs.domain_sums import split_breakdown
 from jobs.estimates import Survey
 from jobs.following import Key
 from jobs.job import Job
+from jobs.survey import Estimate
 
 
 @dataclass(frozen=True)
 class Last:
-    """The night that changes are told from, and the means and proportions that it showed to everybody."""
+    """The night that changes are told from: what it showed to everybody, its traits' means, and its model."""
 
     survey: Survey
     shown: Mapping[Key, float]
+    traits: Mapping[Key, Estimate]
+    model: Mapping[str, Any]
 
 
 def find_last(job: Job) -> Last | None:
@@ -29,17 +33,21 @@ def find_last(job: Job) -> Last | None:
 
     Raises StageError where a file of it is missing.
     """
+    latent = {outcome.name for outcome in job.book.parsed_outcomes() if outcome.latent}
     mine = (job.book.codebook, job.book.version)
     for manifest in reversed(job.lake.manifests()):
         told = manifest["codebook"]
         known = "cohort_sums" in manifest["stages"]["aggregate"]["tables"]
         if manifest["run_date"] < job.run_date.isoformat() and known and (told["name"], told["version"]) == mine:
-            sums, design, cohorts = (
-                find_files(job.lake.root, manifest, table) for table in ("cohort_sums", "design", "cohorts")
+            sums, design, cohorts, internal = (
+                find_files(job.lake.root, manifest, table)
+                for table in ("cohort_sums", "design", "cohorts", "cohorts_internal")
             )
             night, lonely_psu = date.fromisoformat(manifest["run_date"]), job.book.design.lonely_psu
             survey = Survey(night, _read(sums), read_design(design), lonely_psu, read_sampled(design))
-            return Last(survey, _read_shown(_read(cohorts)))
+            shown = {key: row.estimate for key, row in _read_estimates(cohorts).items() if row.estimate is not None}
+            traits = {key: row for key, row in _read_estimates(internal).items() if key[2] in latent}
+            return Last(survey, shown, traits, manifest["model"])
     return None
 
 
@@ -47,10 +55,12 @@ def _read(files: Sequence[Path]) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(file).read() for file in files])
 
 
-def _read_shown(cohorts: pa.Table) -> dict[Key, float]:
-    shown = {}
-    for row in cohorts.to_pylist():
-        if row["kind"] in ("mean", "proportion") and row["estimate"] is not None:
+def _read_estimates(files: Sequence[Path]) -> dict[Key, Estimate]:
+    """The means and proportions of a cohorts table; what its zone does not tell is null."""
+    found = {}
+    for row in _read(files).to_pylist():
+        if row["kind"] in ("mean", "proportion"):
             breakdown = split_breakdown(row["breakdown"])
-            shown[breakdown, tuple(row[name] for name in breakdown), row["outcome"]] = row["estimate"]
-    return shown
+            figures = Estimate(**{field.name: row.get(field.name) for field in fields(Estimate)})
+            found[breakdown, tuple(row[name] for name in breakdown), row["outcome"]] = figures
+    return found

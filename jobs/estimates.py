@@ -11,8 +11,11 @@ import pyarrow as pa
 
 from expectations.outcomes import Outcome
 from jobs.domain_sums import name_breakdown, split_breakdown
-from jobs.kinds import Design, Linearised, estimate_change, estimate_ratio, estimate_total, linearise
+from jobs.kinds import Design, Linearised, Response, estimate_change, estimate_ratio, estimate_total, linearise
 from jobs.survey import SUMS, CohortRow, DesignSizes, DomainSums, Estimate, Kind, LonelyPsu, count_psus, estimate_domain
+
+# The weight of everybody, whatever they answered: what those who gave an answer stand for.
+EVERYBODY = Outcome("everybody", "proportion", "weight", ">=", 0)
 
 Cell = tuple[str, ...]
 Place = tuple[str, Cell]  # a breakdown's name and the levels of its cohorts
@@ -46,7 +49,7 @@ class Survey:
 
 def list_sums(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """What has to be added up per PSU for these outcomes."""
-    chosen: list[Outcome] = []
+    chosen = [EVERYBODY]
     for outcome in outcomes:
         if outcome.kind in ("mean", "proportion") and not outcome.latent:
             chosen.append(outcome)
@@ -63,8 +66,10 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
     """
     design, sizes = survey.sort_psus(), survey.sizes
     before = _linearise_all(earlier, outcomes) if earlier else {}
+    everywhere = split_domains(survey.sums)
+    whole = everywhere.get(("all", ()), {})
     rows = []
-    for (breakdown, cell), domains in split_domains(survey.sums).items():
+    for (breakdown, cell), domains in everywhere.items():
         for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
             place = (split_breakdown(breakdown), cell, outcome.name)
             if outcome.kind == "ratio":
@@ -76,7 +81,8 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
             figures = _estimate_base(outcome, domain, sizes, survey.lonely_psu)
             rows.append(CohortRow(*place, figures))
             if outcome.kind == "proportion":
-                rows.append(CohortRow(*place, estimate_total(domain, sizes, survey.lonely_psu)))
+                response = Response.of(whole[EVERYBODY.name], whole[outcome.name]) if whole else None
+                rows.append(CohortRow(*place, estimate_total(domain, sizes, survey.lonely_psu, response)))
             old = before.get((breakdown, cell, outcome.name))
             now = linearise(figures, domain, design) if earlier else None
             if now and old and earlier:

@@ -52,7 +52,7 @@ def protect_kinds(
         if row.figures.kind in ("mean", "proportion"):
             public.append(shown[key])
         elif row.figures.kind == "total":
-            public.append(_follow_total(row, shown[key]))
+            public.append(_follow_total(row, exact[key].figures, shown[key]))
         elif row.figures.kind == "change":
             public.append(_follow_change(row, shown[key], before.get(key)))
         elif row.figures.kind == "quantile":
@@ -86,14 +86,16 @@ def _show(row: CohortRow, like: Estimate, figures: Estimate) -> CohortRow:
     return replace(row, figures=figures, disclosure="shown")
 
 
-def _follow_total(row: CohortRow, proportion: CohortRow) -> CohortRow:
-    """The public proportion of the public number of people."""
+def _follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow) -> CohortRow:
+    """The public proportion of the public number of people, times what those who gave no answer add to it."""
     if hidden := _hide_with(row, proportion):
         return hidden
     own, beside = row.figures, proportion.figures
     if own.se is None or beside.estimate is None or beside.n_weighted is None:
         return _show(row, beside, replace(own, estimate=None, presentation="suppress"))
-    total = round_digits(beside.estimate * beside.n_weighted, WEIGHTED_DIGITS)
+    counted = (exact.estimate or 0.0) * (exact.n_weighted or 0.0)
+    grown = own.estimate / counted if own.estimate and counted else 1.0
+    total = round_digits(beside.estimate * beside.n_weighted * grown, WEIGHTED_DIGITS)
     se = round_digits(own.se, SE_DIGITS)
     low, high = log_t_interval(total, se, own.df) if total > 0 and own.df and own.df > 0 else (None, None)
     limits = [None if limit is None else round_digits(limit, WEIGHTED_DIGITS) for limit in (low, high)]

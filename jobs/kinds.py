@@ -22,17 +22,41 @@ Design = Mapping[str, frozenset[str]]  # the PSUs of each stratum of the full de
 Sizes = Mapping[str, int]  # PSUs per stratum of the full design
 
 
-def estimate_total(domain: DomainSums, sizes: Sizes, lonely_psu: LonelyPsu = "fail") -> Estimate:
+@dataclass(frozen=True)
+class Response:
+    """Who gave an answer to one outcome: weights per PSU of the whole design, of everybody and of those who did."""
+
+    stratum: NDArray[Any]
+    psu: NDArray[Any]
+    everybody: NDArray[np.float64]
+    answered: NDArray[np.float64]
+
+    @staticmethod
+    def of(everybody: DomainSums, answered: DomainSums) -> "Response":
+        """From the sums of all people; a PSU without an answer stands in `everybody` alone."""
+        given = dict(zip(answered.psu.tolist(), answered.sum_w.tolist(), strict=True))
+        weights = np.array([given.get(psu, 0.0) for psu in everybody.psu.tolist()])
+        return Response(everybody.stratum, everybody.psu, everybody.sum_w, weights)
+
+
+def estimate_total(
+    domain: DomainSums, sizes: Sizes, lonely_psu: LonelyPsu = "fail", response: Response | None = None
+) -> Estimate:
     """The estimated number of people with the outcome, with its log-t interval; `domain` is a proportion's.
 
+    With `response`, those who gave an answer stand for those of their stratum who gave none, in every cell alike, so
+    that the cells of a breakdown add up to the total. `n_weighted` stays the weight of those who answered.
     Raises ContractBroken for a lonely PSU under `fail`.
     """
     domain = keep_answered(domain)
     n, n_cases, weight = int(domain.n.sum()), int(domain.n_cases.sum()), math.fsum(domain.sum_w)
     if not n:
         return leave_out("total", n, n_cases, weight, None, None, "nobody in the cell answered")
-    total, df = math.fsum(domain.sum_wy), _count_df(domain)
-    variance = sum_variance(domain.stratum, domain.sum_wy, sizes, lonely_psu)
+    df, stratum, scores = _count_df(domain), domain.stratum, domain.sum_wy
+    total = math.fsum(scores)
+    if response is not None:
+        total, stratum, scores = _stand_for(domain, response)
+    variance = sum_variance(stratum, scores, sizes, lonely_psu)
     if variance is None:
         return leave_out("total", n, n_cases, weight, total, df, NO_VARIANCE)
     if not n_cases:
@@ -41,6 +65,26 @@ def estimate_total(domain: DomainSums, sizes: Sizes, lonely_psu: LonelyPsu = "fa
     low, high = log_t_interval(total, se, df) if df > 0 else (None, None)
     presentation, reason = judge_count(total, se, n_cases, df)
     return Estimate("total", n, n_cases, weight, total, se, df, low, high, "log-t", None, presentation, reason)
+
+
+def _stand_for(domain: DomainSums, response: Response) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
+    """The total of weighting-class adjusted weights, strata as classes, and each PSU's stratum and linearised score.
+
+    With N and R the weights of everybody and of those who answered in a stratum, and Y the domain's sum there, a total
+    is the sum of (N / R) Y, and a PSU's score (N / R) y + (Y / R) (n - (N / R) r). Strata in which nobody answered are
+    stood for by all others.
+    """
+    _, index = np.unique(response.stratum, return_inverse=True)
+    everybody, answered = (np.bincount(index, values) for values in (response.everybody, response.answered))
+    known = answered > 0
+    rest = math.fsum(everybody) / math.fsum(everybody[known])
+    factor = np.where(known, rest * everybody / np.where(known, answered, 1.0), 0.0)
+    sums = dict(zip(domain.psu.tolist(), domain.sum_wy.tolist(), strict=True))
+    sum_wy = np.array([sums.get(psu, 0.0) for psu in response.psu.tolist()])
+    share = np.where(known, np.bincount(index, sum_wy) / np.where(known, answered, 1.0), 0.0)
+    lost = rest * response.everybody - factor[index] * response.answered
+    scores = factor[index] * sum_wy + share[index] * lost
+    return math.fsum(factor[index] * sum_wy), response.stratum, scores
 
 
 def estimate_ratio(
@@ -110,6 +154,24 @@ def estimate_change(now: Linearised, before: Linearised, extra_variance: float =
     low, high = t_interval(change, se, df)
     presentation, reason_ = _judge_change(new, old, df)
     return Estimate("change", n, None, weight, change, se, df, low, high, "t", None, presentation, reason_)
+
+
+def subtract_traits(now: Estimate, before: Estimate, linking_variance: float) -> Estimate | None:
+    """The change of a trait's mean between two nights, with the variance of what links their models.
+
+    The nights are taken to be independent samples: where they share PSUs, the variance is too large rather than too
+    small. df is the smaller one. None where one of the two has no estimate or no variance.
+    """
+    if now.estimate is None or before.estimate is None or now.se is None or before.se is None:
+        return None
+    change, df = now.estimate - before.estimate, min(now.df or 0, before.df or 0)
+    se = math.sqrt(now.se**2 + before.se**2 + linking_variance)
+    if df <= 0 or se == 0:
+        reason = NO_DF if df <= 0 else "no variance between PSUs: no interval"
+        return replace(leave_out("change", now.n or 0, None, now.n_weighted or 0.0, change, df, reason), se=se)
+    low, high = t_interval(change, se, df)
+    presentation, reason_ = _judge_change(now, before, df)
+    return Estimate("change", now.n, None, now.n_weighted, change, se, df, low, high, "t", None, presentation, reason_)
 
 
 def _judge_change(new: Estimate, old: Estimate, df: int) -> tuple[Presentation, str | None]:

@@ -1,6 +1,7 @@
 """Totals, ratios and quantiles against R's, changes against the variance of differences."""
 
 import math
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from expectations.outcomes import Outcome, parse_outcome
 from jobs.estimates import Survey, estimate_rows, list_sums
-from jobs.kinds import estimate_change, estimate_ratio, estimate_total, linearise
+from jobs.kinds import Response, estimate_change, estimate_ratio, estimate_total, linearise, subtract_traits
 from jobs.quantile_rows import estimate_quantile_rows
 from jobs.survey import count_psus, estimate_domain
 from tests.jobs.golden_survey import read_estimates, read_people, select
@@ -60,6 +61,45 @@ def test_ratios_as_r_has_them(row):
     assert (got.n, got.df) == (len(people), row["df"])
 
 
+def weights_of(people):
+    return sum_people(people.assign(one=1.0), "one")
+
+
+def test_a_total_counts_those_who_gave_no_answer():
+    # Stratum a: 6 of 10 answered, 2 of them with the outcome; stratum b: all 8 answered, 4 with it.
+    people = pd.DataFrame(
+        [
+            ("a", "1", 2.0, 1.0),
+            ("a", "2", 4.0, 0.0),
+            ("a", "2", 4.0, np.nan),
+            ("b", "1", 4.0, 1.0),
+            ("b", "2", 4.0, 0.0),
+        ],
+        columns=["stratum", "psu", "weight", "high"],
+    ).assign(psu=lambda p: p["stratum"] + p["psu"])
+    answered = sum_people(people, "high")
+    got = estimate_total(answered, count_psus(pairs(people)), response=Response.of(weights_of(people), answered))
+    assert got.estimate == pytest.approx(10 / 6 * 2 + 4, rel=TWELVE_DIGITS)
+    # scores of a: 10/6 x 2 + 2/6 (2 - 10/6 x 2), 2/6 (8 - 10/6 x 4); of b: 4, 0; m/(m-1) = 2
+    a = np.array([10 / 3 + (2 - 10 / 3) / 3, (8 - 20 / 3) / 3])
+    assert got.se == pytest.approx(math.sqrt(2 * ((a - a.mean()) ** 2).sum() + 2 * 8), rel=TWELVE_DIGITS)
+
+
+def test_totals_of_cells_add_up_though_some_gave_no_answer():
+    everybody = read_people()
+    response = Response.of(weights_of(everybody), sum_people(everybody, "high"))
+    sizes = count_psus(pairs(everybody))
+    totals = [
+        estimate_total(sum_people(select(everybody, domain, "high"), "high"), sizes, response=response).estimate
+        for domain in ("all", "men", "women")
+    ]
+    assert totals[0] == pytest.approx(totals[1] + totals[2], rel=TWELVE_DIGITS)
+    full = Response.of(weights_of(everybody), weights_of(everybody))
+    for domain in ("all", "men"):
+        sums = sum_people(select(everybody, domain, "high"), "high")
+        assert estimate_total(sums, sizes, response=full) == estimate_total(sums, sizes)
+
+
 def test_a_total_of_nobody_has_no_interval_and_says_why():
     everybody = read_people()
     got = estimate_total(sum_people(everybody.assign(high=0.0), "high"), count_psus(pairs(everybody)))
@@ -104,6 +144,14 @@ def test_samples_without_a_common_psu_are_independent():
     assert got.df == now.figures.df + before.figures.df
     linked = estimate_change(now, before, extra_variance=0.25)
     assert linked.se == pytest.approx(math.sqrt(got.se**2 + 0.25), rel=TWELVE_DIGITS)
+
+
+def test_a_traits_change_has_the_variance_of_both_nights_and_of_their_models_link():
+    one = linearised(read_people().dropna(subset=["y"])).figures
+    got = subtract_traits(one, replace(one, estimate=one.estimate - 0.5, df=4), 0.03)
+    assert got.estimate == pytest.approx(0.5)
+    assert (got.se, got.df) == (pytest.approx(math.sqrt(2 * one.se**2 + 0.03)), 4)
+    assert subtract_traits(one, replace(one, se=None), 0.0) is None
 
 
 def test_nothing_has_changed_in_the_same_answers():
@@ -160,6 +208,10 @@ def test_rows_of_every_kind():
     ]
     sums = []
     for outcome in list_sums(outcomes):
+        if outcome.name == "everybody":
+            summed = pd.DataFrame(vars(weights_of(people)))
+            sums.append(summed.assign(breakdown="all", outcome=outcome.name))
+            continue
         answered = people.dropna(subset=[name for name in (outcome.source, outcome.also) if name])
         summed = pd.DataFrame(vars(sum_people(answered, outcome.source)))
         sums.append(summed.assign(breakdown="all", outcome=outcome.name))
