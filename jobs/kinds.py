@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.linearisation import score_ratio
+from jobs.linearisation import score_ratio, score_whole_total
 from jobs.presentation import MIN_DF, Presentation, judge_count, judge_mean, log_t_interval, t_interval
 from jobs.survey import DomainSums, Estimate, Kind, LonelyPsu, keep_answered, sum_variance
 
@@ -68,23 +68,12 @@ def estimate_total(
 
 
 def _stand_for(domain: DomainSums, response: Response) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
-    """The total of weighting-class adjusted weights, strata as classes, and each PSU's stratum and linearised score.
-
-    With N and R the weights of everybody and of those who answered in a stratum, and Y the domain's sum there, a total
-    is the sum of (N / R) Y, and a PSU's score (N / R) y + (Y / R) (n - (N / R) r). Strata in which nobody answered are
-    stood for by all others.
-    """
-    _, index = np.unique(response.stratum, return_inverse=True)
-    everybody, answered = (np.bincount(index, values) for values in (response.everybody, response.answered))
-    known = answered > 0
-    rest = math.fsum(everybody) / math.fsum(everybody[known])
-    factor = np.where(known, rest * everybody / np.where(known, answered, 1.0), 0.0)
+    """The total with strata as weighting classes, and each PSU's stratum and score: who is outside the domain adds 0."""
     sums = dict(zip(domain.psu.tolist(), domain.sum_wy.tolist(), strict=True))
     sum_wy = np.array([sums.get(psu, 0.0) for psu in response.psu.tolist()])
-    share = np.where(known, np.bincount(index, sum_wy) / np.where(known, answered, 1.0), 0.0)
-    lost = rest * response.everybody - factor[index] * response.answered
-    scores = factor[index] * sum_wy + share[index] * lost
-    return math.fsum(factor[index] * sum_wy), response.stratum, scores
+    _, place = np.unique(response.stratum, return_inverse=True)
+    total, scores = score_whole_total(place, response.everybody, response.answered, sum_wy)
+    return total, response.stratum, scores
 
 
 def estimate_ratio(
