@@ -145,20 +145,20 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     ]
     where += [("withdrawn", None, 0), ("features", None, features)]
     where += [("quarantined", rule, rows) for rule, rows in sorted(validated.details["failed_rules"].items())]
-    shown = [
+    no_rate = {"rate": None, "rate_weighted": None}
+    shown: list[dict[str, Any]] = [
         {
             "stage": stage,
             "reason": reason,
             "rows": redact_count(rows, profile),
-            "rate": None,
-            "rate_weighted": None,
+            **no_rate,
             "disclosure": "shown" if redact_count(rows, profile) is not None else "suppressed",
         }
         for stage, reason, rows in where
     ]
     # Names alone: a warning's message may hold an exact count.
     warned = sorted({str(warning["rule"]) for warning in validated.details["warnings"]})
-    shown += [{"stage": "warned", "reason": rule, "rows": None, "disclosure": "shown"} for rule in warned]
+    shown += [{"stage": "warned", "reason": rule, "rows": None, **no_rate, "disclosure": "shown"} for rule in warned]
     totals = {scale.key: f"{scale.key}_total" for scale in job.book.scales}
     answered = count_answers(job.night.paths("preprocess", "features"), totals)
     return shown + rate_response(classes_from_json(validated.details.get("classes", ())), answered, features, profile)

@@ -68,7 +68,7 @@ def estimate_total(
 
 
 def _stand_for(domain: DomainSums, response: Response) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
-    """The total with strata as weighting classes, and each PSU's stratum and score: who is outside the domain adds 0."""
+    """The total with strata as classes, and each PSU's stratum and score; who is outside the domain adds 0."""
     sums = dict(zip(domain.psu.tolist(), domain.sum_wy.tolist(), strict=True))
     sum_wy = np.array([sums.get(psu, 0.0) for psu in response.psu.tolist()])
     _, place = np.unique(response.stratum, return_inverse=True)
