@@ -26,7 +26,7 @@ from jobs.charts import (
 
 LABELS, PLOT, FIGURES = 104, 122, 114  # a panel is 340 wide: a telephone's width, less its margins
 ROW, HEADING, TOP, AXIS = 24, 30, 6, 26
-LABEL_LETTERS = 17
+LABEL_LETTERS = 15
 TALLER = 0.4  # room of a second line, in rows
 
 

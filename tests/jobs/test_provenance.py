@@ -11,6 +11,8 @@ from jobs.cli import main
 from jobs.provenance import NIGHT_TYPES, describe_night, hash_code, list_files, name_figure
 from tests.jobs.test_catalog import make_night
 
+pytestmark = pytest.mark.usefixtures("own_logs")
+
 
 def make_known_night(root: Path) -> dict[str, object]:
     night = make_night(root, "2024-01-02", 7, cohorts={"n": [10]}, features={"mood": [1]})

@@ -10,6 +10,8 @@ from jobs.catalog import write_catalog
 from jobs.cli import main
 from tests.jobs.test_catalog import make_night
 
+pytestmark = pytest.mark.usefixtures("own_logs")
+
 SECRET = "answers of a person"
 
 

@@ -104,6 +104,6 @@ def test_nobody_and_people_outside_the_design_are_errors(network, people, impute
 
 
 def test_effective_draws_are_described():
-    counted = EffectiveDraws.of([np.array([1.2, 20.0, np.nan], dtype=np.float32), np.full(38, 30.1, dtype=np.float32)])
-    assert counted.describe() == {"mean": 29.3, "quantile_05": 20.0, "share_under_2": 0.025}
+    counted = EffectiveDraws.of([np.array([1.2, 20.0, np.nan], dtype=np.float32), np.full(38, 23.1, dtype=np.float32)])
+    assert counted.describe() == {"mean": 22.6, "quantile_05": 20.0, "share_under_2": 0.025}
     assert EffectiveDraws.of([]).describe()["mean"] is None
