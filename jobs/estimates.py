@@ -68,6 +68,8 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
     before = _linearise_all(earlier, outcomes) if earlier else {}
     everywhere = split_domains(survey.sums)
     whole = everywhere.get(("all", ()), {})
+    shares = [outcome.name for outcome in outcomes if outcome.kind == "proportion"] if whole else []
+    responses = {name: Response.of(whole[EVERYBODY.name], whole[name]) for name in shares}
     rows = []
     for (breakdown, cell), domains in everywhere.items():
         for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
@@ -81,7 +83,7 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
             figures = _estimate_base(outcome, domain, sizes, survey.lonely_psu)
             rows.append(CohortRow(*place, figures))
             if outcome.kind == "proportion":
-                response = Response.of(whole[EVERYBODY.name], whole[outcome.name]) if whole else None
+                response = responses.get(outcome.name)
                 rows.append(CohortRow(*place, estimate_total(domain, sizes, survey.lonely_psu, response)))
             old = before.get((breakdown, cell, outcome.name))
             now = linearise(figures, domain, design) if earlier else None

@@ -52,7 +52,7 @@ def estimate_total(
     n, n_cases, weight = int(domain.n.sum()), int(domain.n_cases.sum()), math.fsum(domain.sum_w)
     if not n:
         return leave_out("total", n, n_cases, weight, None, None, "nobody in the cell answered")
-    df, stratum, scores = _count_df(domain), domain.stratum, domain.sum_wy
+    df, stratum, scores = count_df(domain), domain.stratum, domain.sum_wy
     total = math.fsum(scores)
     if response is not None:
         total, stratum, scores = _stand_for(domain, response)
@@ -90,8 +90,8 @@ def estimate_ratio(
     if not n:
         return leave_out("ratio", n, None, weight, None, None, "nobody in the cell answered")
     if whole == 0:
-        return leave_out("ratio", n, None, weight, None, _count_df(top), "the denominator is 0")
-    (ratio, scores), df = score_ratio(top.sum_wy, bottom.sum_wy), _count_df(top)
+        return leave_out("ratio", n, None, weight, None, count_df(top), "the denominator is 0")
+    (ratio, scores), df = score_ratio(top.sum_wy, bottom.sum_wy), count_df(top)
     variance = sum_variance(top.stratum, scores, sizes, lonely_psu)
     if variance is None:
         return leave_out("ratio", n, None, weight, ratio, df, NO_VARIANCE)
@@ -194,7 +194,8 @@ def _find_scores(side: Linearised, stratum: str) -> dict[str, float]:
     return dict(zip(side.psu[inside].tolist(), side.scores[inside].tolist(), strict=True))
 
 
-def _count_df(domain: DomainSums) -> int:
+def count_df(domain: DomainSums) -> int:
+    """PSUs less strata, of a domain's PSUs in which somebody answered."""
     return len(domain.psu) - len(np.unique(domain.stratum))
 
 

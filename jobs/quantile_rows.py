@@ -10,7 +10,7 @@ from expectations.outcomes import Outcome
 from jobs.domain_sums import Breakdown, domain_sums, split_breakdown
 from jobs.estimates import Survey, split_domains
 from jobs.histograms import Distribution, Histograms, find_histograms
-from jobs.kinds import NO_VARIANCE, Sizes, leave_out
+from jobs.kinds import NO_VARIANCE, Sizes, count_df, leave_out
 from jobs.presentation import judge_quantile
 from jobs.quantiles import estimate_quantile, find_quantile
 from jobs.survey import CohortRow, DomainSums, Estimate, LonelyPsu, keep_answered, sum_variance
@@ -65,7 +65,7 @@ def _estimate(
     """The quantile with Woodruff's interval; `domain` has the sums of the share at or below it."""
     domain = keep_answered(domain)
     n, weight = int(domain.n.sum()), math.fsum(domain.sum_w)
-    df = len(domain.psu) - len(set(domain.stratum.tolist()))
+    df = count_df(domain)
     share = math.fsum(domain.sum_wy) / weight
     variance = sum_variance(domain.stratum, (domain.sum_wy - share * domain.sum_w) / weight, sizes, lonely_psu)
     found = estimate_quantile(
