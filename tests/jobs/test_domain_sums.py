@@ -1,5 +1,6 @@
 """The sums per PSU: by hand, R's figures from end to end, and rows in any order and any files."""
 
+import math
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from expectations.errors import ContractBroken
 from expectations.outcomes import Outcome
 from jobs.domain_sums import POWERS, Plan, add_people, add_sums, domain_sums
-from jobs.estimates import Survey, estimate_rows
+from jobs.estimates import Survey, estimate_rows, list_sums
 from tests.jobs.nhanes import BREAKDOWNS, needs_nhanes, read_people, read_reference
 
 SCHEMA = pa.schema(
@@ -188,10 +189,14 @@ def test_58_rows_of_rs_figures_through_spark(spark, tmp_path):
     outcomes = [Outcome("phq9", "mean", "phq9"), Outcome("phq9_ge10", "proportion", "phq9", ">=", 10)]
     kinds = {outcome.name: outcome.kind for outcome in outcomes}
     breakdowns = [b for name, b in BREAKDOWNS.items() if name != "all_adults_20plus"]
-    sums = domain_sums(spark.sparkContext, [tmp_path / "people.parquet"], outcomes, breakdowns)
+    sums = domain_sums(spark.sparkContext, [tmp_path / "people.parquet"], list_sums(outcomes), breakdowns)
     design = list(zip(people["stratum"], people["psu"], strict=True))
     rows = estimate_rows(Survey(date(2020, 3, 1), sums, design), outcomes)
     own = [row for row in rows if row.figures.kind == kinds[row.outcome]]
+    totals = {row.cell: row.figures for row in rows if row.breakdown == ("sex",) and row.figures.kind == "total"}
+    everybody = next(row.figures for row in rows if not row.breakdown and row.figures.kind == "total")
+    assert math.fsum(figures.estimate for figures in totals.values()) == pytest.approx(everybody.estimate, rel=1e-12)
+    assert everybody.estimate > 1.0e7
     got = {(row.breakdown, ":".join(row.cell) or "all", row.outcome): row.figures for row in own}
 
     reference = read_reference()
