@@ -1,6 +1,7 @@
 """The codebook: what an extract's columns mean, as frozen models read from YAML."""
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -218,6 +219,23 @@ class Cohort(Part):
         return words[:1].upper() + words[1:]
 
 
+class Standard(Part):
+    """The standard population of age-standardised rates: `shares` of it in every group of `cohort`, by `source`.
+
+    Shares of any total: only their proportions count.
+    """
+
+    cohort: Key
+    shares: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
+    source: str = Field(min_length=1)
+
+    @property
+    def normalised(self) -> dict[str, float]:
+        """The shares, made to add up to 1."""
+        total = math.fsum(self.shares.values())
+        return {group: share / total for group, share in self.shares.items()}
+
+
 class Margins(Part):
     """Known numbers of people: `counts` of every group of a cohort, to which weights are raked within `bounds`."""
 
@@ -273,6 +291,7 @@ class Codebook(Part):
     breakdowns: tuple[tuple[Key, ...], ...] = ((),)
     outcomes: tuple[str, ...] = Field(min_length=1)
     margins: Margins | None = None
+    standard: Standard | None = None
     rules: tuple[CustomRule, ...] = ()
     drift: Drift = Drift()
     disclosure: Disclosure = Disclosure()
@@ -366,6 +385,7 @@ def _find_dangling(book: Codebook) -> Iterator[str]:
                 yield f"traits: item {key} would load on both {loaded[key]} and {trait.key}"
             loaded[key] = trait.key
     yield from _find_strange_margins(book)
+    yield from _find_strange_standard(book)
     cohorts = {c.key for c in book.cohorts}
     for breakdown in book.breakdowns:
         for key in breakdown:
@@ -389,6 +409,21 @@ def _find_strange_margins(book: Codebook) -> Iterator[str]:
         for group in counts:
             if group not in groups[cohort]:
                 yield f"margins: {cohort} has no group {group}"
+
+
+def _find_strange_standard(book: Codebook) -> Iterator[str]:
+    if book.standard is None:
+        return
+    groups = {cohort.key: cohort.groups for cohort in book.cohorts}.get(book.standard.cohort)
+    if groups is None:
+        yield f"standard: unknown cohort {book.standard.cohort}"
+        return
+    for group in book.standard.shares:
+        if group not in groups:
+            yield f"standard: {book.standard.cohort} has no group {group}"
+    for group in groups:
+        if group not in book.standard.shares:
+            yield f"standard: {book.standard.cohort} has the group {group}, of which there is no share"
 
 
 def _find_wrong_outcomes(book: Codebook) -> Iterator[str]:

@@ -15,7 +15,7 @@ from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import domain_sums
 from jobs.earlier import Last, find_last
-from jobs.estimates import Survey, estimate_rows, list_sums, sort_rows
+from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sort_rows, split_sums
 from jobs.following import find_key, protect_kinds
 from jobs.job import Job
 from jobs.kinds import subtract_traits
@@ -27,6 +27,7 @@ from jobs.quantile_rows import estimate_quantile_rows
 from jobs.releases import read_earlier
 from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
+from jobs.standardised import Groups, cross_breakdowns, estimate_standardised_rows, list_unpublished
 from jobs.survey import CohortRow, count_psus
 from jobs.tables import (
     ColumnSpec,
@@ -47,7 +48,9 @@ def run(job: Job) -> StageRecord:
     trained, files = night.read("train").details, night.paths("score", "profiles")
     with spark_session(job.lake, "aggregate") as session:
         spark = session.sparkContext
-        sums = domain_sums(spark, files, list_sums(outcomes), breakdowns)
+        added = list_unpublished(breakdowns, job.book.standard)
+        everything = domain_sums(spark, files, list_sums(outcomes), [*breakdowns, *added])
+        sums, unpublished = split_sums(everything, breakdowns)
         survey = Survey(job.run_date, sums, design, job.book.design.lonely_psu, sampled)
         quantiles = estimate_quantile_rows(spark, files, outcomes, breakdowns, survey)
         imputed = None
@@ -55,14 +58,18 @@ def run(job: Job) -> StageRecord:
             model, features = job.lake.root / trained["folder"], night.paths("preprocess", "features")
             imputed = impute_traits(spark, model, features, design, job.book)
     last = find_last(job)
-    rows = [*estimate_rows(survey, outcomes, last.survey if last else None), *quantiles]
+    rows, groups = [*estimate_rows(survey, outcomes, last.survey if last else None), *quantiles], None
+    if standard := job.book.standard:
+        rows += estimate_standardised_rows(survey, everything, outcomes, breakdowns, standard)
+        hidden = estimate_bases(replace(survey, sums=unpublished), outcomes)
+        groups = Groups(standard, cross_breakdowns(breakdowns, standard), hidden)
     if imputed:
         traits = _estimate_traits(imputed, design, sampled, job.book)
         rows += [*traits, *_compare_traits(traits, last, trained)]
     rows, profile = sort_rows(rows), PROFILES[job.book.disclosure.profile]
     scratch = night.scratch("aggregate")
     releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
-    public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases)
+    public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
     # Outcomes made of a trait have the unit of the model's series.
     series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
     internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from jobs.disclosure_profiles import OPENSAFELY, Profile, is_small, redacted_range, round_count, rounding_cell
 from jobs.presentation import Interval, judge_mean, judge_proportion, korn_graubard, t_interval
-from jobs.sums import Room, find_lines
+from jobs.sums import Line, Room, find_lines
 from jobs.suppression import hide_neighbours
 from jobs.survey import CohortRow, Disclosure, Estimate
 
@@ -113,12 +113,9 @@ def _protect_outcome(
 
     reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
     secret = no_count | beside_few | set(reasons) | set(kept)
-    rounded = [_judge_again(_round_figures(row, profile), row) for row in rows]
+    rounded = [_judge_again(round_figures(row, profile), row) for row in rows]
     unreliable = {i for i, figures in enumerate(rounded) if figures.presentation == "suppress" and sizes[i]}
-    figure_rooms = [_figure_room(row.figures, profile) for row in rows]
-    small_figure = _small_figure(rows, profile)
-    fixed = known - secret - unreliable
-    beside = hide_neighbours(lines, sizes, secret, secret | unreliable, small_figure, figure_rooms, width, fixed)
+    beside = cover_figures(rows, profile, secret, secret | unreliable, known - secret - unreliable, lines)
 
     def publish(i: int, row: CohortRow) -> tuple[Disclosure, Estimate]:
         if i in few:
@@ -141,6 +138,28 @@ def _protect_outcome(
         replace(row, figures=figures, disclosure=disclosure)
         for row, (disclosure, figures) in zip(rows, published, strict=True)
     ]
+
+
+def cover_figures(
+    rows: Sequence[CohortRow],
+    profile: Profile,
+    secret: set[int],
+    hidden: set[int],
+    known: Set[int],
+    lines: Sequence[Line] | None = None,
+) -> set[int]:
+    """The further rows of an outcome to hide, so that no secret figure follows; see `hide_neighbours`."""
+    if lines is None:
+        lines = find_lines([dict(zip(row.breakdown, row.cell, strict=True)) for row in rows])
+    sizes, rooms = [row.figures.n or 0 for row in rows], [_figure_room(row.figures, profile) for row in rows]
+    small = _small_figure(rows, profile)
+    return hide_neighbours(lines, sizes, secret, hidden, small, rooms, profile.least_width, known)
+
+
+def is_protected(figures: Estimate, profile: Profile) -> bool:
+    """Whether a cell has so few people, or so few on one side of its cut, that its figure may not be told."""
+    few = is_small(figures.n or 0, profile.redact_up_to, profile.zero == "suppressed")
+    return few or _redact_figure(figures, profile) is not None
 
 
 Fate = tuple[Disclosure, str]
@@ -242,7 +261,7 @@ def hide_figure(figures: Estimate, reason: str | None) -> Estimate:
     return replace(bare, presentation="suppress", reason=reason)
 
 
-def _round_figures(row: CohortRow, profile: Profile) -> Estimate:
+def round_figures(row: CohortRow, profile: Profile) -> Estimate:
     """Rounded, from rounded counts; no design effect, which gives the exact count back.
 
     With equal weights every figure is one of the rounded counts themselves: the weighted count is theirs times the
@@ -255,7 +274,7 @@ def _round_figures(row: CohortRow, profile: Profile) -> Estimate:
         return replace(figures, n_cases=None, deff=None)
     if not (n := round_count(figures.n, profile)):
         return replace(figures, n_cases=None, deff=None)  # so few that the row goes anyhow
-    n_weighted = round_digits(_settle(figures.n_weighted * n / figures.n), WEIGHTED_DIGITS)
+    n_weighted = round_digits(settle(figures.n_weighted * n / figures.n), WEIGHTED_DIGITS)
     df = None if figures.df is None else _limit_df(figures.df, n, profile)
     rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None, df=df)
     if figures.estimate is None or figures.se is None or df is None:
@@ -265,15 +284,15 @@ def _round_figures(row: CohortRow, profile: Profile) -> Estimate:
         mean = figures.estimate
         if not row.outcome.endswith(TRAIT_SUFFIX) and profile.rounding != "none":
             mean = round_count(round(abs(mean) * figures.n), profile) / n * (1 if mean >= 0 else -1)
-        mean, se = round(_settle(mean), MEAN_DECIMALS) + 0.0, round_digits(_settle(figures.se * shrink), SE_DIGITS)
+        mean, se = round(settle(mean), MEAN_DECIMALS) + 0.0, round_digits(settle(figures.se * shrink), SE_DIGITS)
         bounds = t_interval(mean, se, df) if df > 0 else None
         return _set_bounds(replace(rounded, estimate=mean, se=se), bounds, MEAN_DECIMALS)
     scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
-    exact = _settle(min(1.0, figures.estimate * scale * figures.n / n))
+    exact = settle(min(1.0, figures.estimate * scale * figures.n / n))
     p = round(exact, profile.proportion_decimals)
     spread = figures.estimate * (1 - figures.estimate)
     wider = (exact * (1 - exact) / spread) ** 0.5 if spread > 0 and exact < 1 else 1.0
-    se = round_digits(_settle(figures.se * shrink * wider), SE_DIGITS)
+    se = round_digits(settle(figures.se * shrink * wider), SE_DIGITS)
     bounds = korn_graubard(p, se, n, df) if df > 0 else None
     return _set_bounds(replace(rounded, estimate=p, se=se), bounds, profile.proportion_decimals)
 
@@ -305,7 +324,7 @@ def _set_bounds(figures: Estimate, bounds: Interval | None, decimals: int) -> Es
     return replace(figures, ci_low=round(bounds[0], decimals) + 0.0, ci_high=round(bounds[1], decimals) + 0.0)
 
 
-def _settle(value: float) -> float:
+def settle(value: float) -> float:
     """Without the last digits, in which the exact counts could still decide how a tie is rounded."""
     return round_digits(value, 12)
 

@@ -108,7 +108,7 @@ def domain_sums(
         return sums_schema(cohorts).empty_table()
     sums = spark.parallelize(items, len(items)).map(partial(_add_groups, plan=plan)).treeReduce(add_sums)
     _check(sums, plan)
-    return _name_rows(sums, plan)
+    return name_rows(sums, plan)
 
 
 def choose_steps(files: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
@@ -250,7 +250,7 @@ def _check(sums: pa.Table, plan: Plan) -> None:
         raise ContractBroken(f"outcome {name}: a value, or its weight, is infinite or not a number")
 
 
-def _name_rows(sums: pa.Table, plan: Plan) -> pa.Table:
+def name_rows(sums: pa.Table, plan: Plan) -> pa.Table:
     """The rows under the names of `sums_schema`, coarse and fine parts put together."""
     schema = sums_schema(plan.cohorts)
     columns = {

@@ -13,9 +13,8 @@ from jobs.catalog import find_files
 from jobs.design import read_design, read_sampled
 from jobs.domain_sums import split_breakdown
 from jobs.estimates import Survey
-from jobs.following import Key
 from jobs.job import Job
-from jobs.survey import Estimate
+from jobs.survey import CellKey, Estimate
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class Last:
     """The night that changes are told from: what it showed to everybody, its traits' means, and its model."""
 
     survey: Survey
-    shown: Mapping[Key, float]
-    traits: Mapping[Key, Estimate]
+    shown: Mapping[CellKey, float]
+    traits: Mapping[CellKey, Estimate]
     model: Mapping[str, Any]
 
 
@@ -55,7 +54,7 @@ def _read(files: Sequence[Path]) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(file).read() for file in files])
 
 
-def _read_estimates(files: Sequence[Path]) -> dict[Key, Estimate]:
+def _read_estimates(files: Sequence[Path]) -> dict[CellKey, Estimate]:
     """The means and proportions of a cohorts table; what its zone does not tell is null."""
     found = {}
     for row in _read(files).to_pylist():

@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from expectations.outcomes import Outcome
-from jobs.domain_sums import name_breakdown, split_breakdown
+from jobs.domain_sums import Breakdown, name_breakdown, split_breakdown
 from jobs.kinds import Design, Linearised, Response, estimate_change, estimate_ratio, estimate_total, linearise
 from jobs.survey import SUMS, CohortRow, DesignSizes, DomainSums, Estimate, Kind, LonelyPsu, count_psus, estimate_domain
 
@@ -92,6 +93,11 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
     return rows
 
 
+def estimate_bases(survey: Survey, outcomes: Sequence[Outcome]) -> list[CohortRow]:
+    """Means and proportions alone."""
+    return [row for row in estimate_rows(survey, outcomes) if row.figures.kind in ("mean", "proportion")]
+
+
 def sort_rows(rows: Iterable[CohortRow]) -> list[CohortRow]:
     """By breakdown, cell and outcome, an outcome's own kind first."""
     return sorted(rows, key=lambda row: (name_breakdown(row.breakdown), row.cell, row.outcome))
@@ -115,6 +121,12 @@ def _linearise_all(survey: Survey, outcomes: Iterable[Outcome]) -> dict[tuple[st
             if one := linearise(figures, domains[name], design):
                 found[breakdown, cell, name] = one
     return found
+
+
+def split_sums(sums: pa.Table, breakdowns: Iterable[Breakdown]) -> tuple[pa.Table, pa.Table]:
+    """The sums of these breakdowns, and those of others."""
+    named = pc.is_in(sums["breakdown"], pa.array([name_breakdown(breakdown) for breakdown in breakdowns], pa.string()))
+    return sums.filter(named), sums.filter(pc.invert(named))
 
 
 def split_domains(sums: pa.Table) -> Domains:

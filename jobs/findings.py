@@ -37,7 +37,8 @@ def find_status(row: Row | None) -> Status | None:
 class Cell:
     """One figure: the labels of its groups, its public row or None, and what else the tables have of the cell.
 
-    `beside` holds the rows of kind `total` and `change` under these names, and quantiles by their whole percent.
+    `beside` holds the rows of kind `total`, `standardised` and `change` under these names, and quantiles by their
+    whole percent.
     """
 
     levels: tuple[str, ...]
@@ -145,7 +146,7 @@ def find_findings(book: Codebook, words: Words, rows: Iterable[Row]) -> list[Fin
 
     def find_cell(outcome: Outcome, keys: Keys, levels: Keys) -> Cell:
         place = frozenset(zip(keys, levels, strict=True))
-        beside = {kind: placed.get((outcome.name, kind, place)) for kind in ("total", "change")}
+        beside = {kind: placed.get((outcome.name, kind, place)) for kind in ("total", "standardised", "change")}
         for name in quantiles:
             match = QUANTILE.fullmatch(name)
             if match and outcome.name == f"{match['key']}_total":

@@ -1,4 +1,4 @@
-"""Disclosure control of the kinds that follow from means and proportions: totals, ratios, quantiles and changes.
+"""Disclosure control of what follows from means and proportions: standardised ones, totals, ratios, quantiles, changes.
 
 Each has the fate of the rows that it is made of or stands beside, and its public figure is made of their public figures
 or scaled by what rounding did to their counts, so that it tells nothing that they do not.
@@ -11,6 +11,7 @@ from expectations.outcomes import Outcome
 from jobs.attack import protect_release
 from jobs.disclosure import (
     MEAN_DECIMALS,
+    NEIGHBOUR,
     SE_DIGITS,
     TOO_FEW,
     WEIGHTED_DIGITS,
@@ -20,32 +21,36 @@ from jobs.disclosure import (
 )
 from jobs.disclosure_profiles import OPENSAFELY, Profile, round_count
 from jobs.presentation import log_t_interval, t_interval
-from jobs.survey import CohortRow, Estimate
+from jobs.standardised import Groups
+from jobs.standardised_disclosure import find_untold, round_standardised
+from jobs.survey import CellKey, CohortRow, Estimate
 
 TOO_FEW_BEYOND = "withheld: too few people beyond the quantile"
 UNRELIABLE = "the figure that it is made of is too uncertain"
 NOT_SHOWN_BEFORE = "the earlier release does not show the figure"
 
-Key = tuple[tuple[str, ...], tuple[str, ...], str]  # breakdown, cell, outcome
-Rows = Mapping[Key, CohortRow]
+Rows = Mapping[CellKey, CohortRow]
 
 
 def protect_kinds(
     rows: Sequence[CohortRow],
     outcomes: Sequence[Outcome],
-    before: Mapping[Key, float],
+    before: Mapping[CellKey, float],
     profile: Profile = OPENSAFELY,
     earlier: Sequence[Release] = (),
+    groups: Groups | None = None,
 ) -> list[CohortRow]:
     """The public form of every row, in their order, and of the cells that have been emptied since.
 
     `before` has the means and proportions of the release that changes are told from; `earlier` the releases that means
-    and proportions are compared with.
+    and proportions are compared with; `groups` the cells that standardised figures are made of.
     """
     named = {outcome.name: outcome for outcome in outcomes}
     base = [row for row in rows if row.figures.kind in ("mean", "proportion")]
     exact = {find_key(row): row for row in base}
     shown = {find_key(row): row for row in protect_release(base, profile, earlier)}
+    cells = exact | {find_key(row): row for row in groups.unpublished} if groups else exact
+    untold = find_untold(rows, cells, shown, groups, profile, earlier) if groups else frozenset()
     public = []
     for row in rows:
         key = find_key(row)
@@ -53,6 +58,11 @@ def protect_kinds(
             public.append(shown[key])
         elif row.figures.kind == "total":
             public.append(_follow_total(row, exact[key].figures, shown[key]))
+        elif row.figures.kind == "standardised":
+            assert groups
+            made_of = [cells[one] for one in groups.list_keys(row) if one in cells]
+            shares = list(groups.standard.normalised.values())
+            public.append(_follow_standardised(row, shown[key], made_of, shares, key in untold, profile))
         elif row.figures.kind == "change":
             public.append(_follow_change(row, shown[key], before.get(key)))
         elif row.figures.kind == "quantile":
@@ -63,7 +73,7 @@ def protect_kinds(
     return public + [row for key, row in shown.items() if key not in exact]
 
 
-def find_key(row: CohortRow) -> Key:
+def find_key(row: CohortRow) -> CellKey:
     return row.breakdown, row.cell, row.outcome
 
 
@@ -100,6 +110,26 @@ def _follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow) -> Coh
     low, high = log_t_interval(total, se, own.df) if total > 0 and own.df and own.df > 0 else (None, None)
     limits = [None if limit is None else round_digits(limit, WEIGHTED_DIGITS) for limit in (low, high)]
     return _show(row, beside, replace(own, estimate=total, se=se, ci_low=limits[0], ci_high=limits[1]))
+
+
+def _follow_standardised(
+    row: CohortRow,
+    base: CohortRow,
+    made_of: Sequence[CohortRow],
+    shares: Sequence[float],
+    untold: bool,
+    profile: Profile,
+) -> CohortRow:
+    """The public figures of its groups, put together; withheld where one of them may not be told."""
+    if hidden := _hide_with(row, base):
+        return hidden
+    own, beside = row.figures, base.figures
+    if untold:
+        bare = replace(hide_figure(own, NEIGHBOUR), n=beside.n, n_weighted=beside.n_weighted, df=beside.df)
+        return replace(row, figures=bare, disclosure="complementary")
+    if own.estimate is None or own.se is None:
+        return _show(row, beside, replace(own, presentation="suppress", df=beside.df))
+    return _show(row, beside, round_standardised(own, beside, made_of, shares, profile))
 
 
 def _follow_change(row: CohortRow, now: CohortRow, before: float | None) -> CohortRow:

@@ -34,7 +34,7 @@ class Response:
     @staticmethod
     def of(everybody: DomainSums, answered: DomainSums) -> "Response":
         """From the sums of all people; a PSU without an answer stands in `everybody` alone."""
-        weights = _place(answered, answered.sum_w, everybody.stratum, everybody.psu)
+        weights = place_sums(answered, answered.sum_w, everybody.stratum, everybody.psu)
         return Response(everybody.stratum, everybody.psu, everybody.sum_w, weights)
 
 
@@ -68,13 +68,13 @@ def estimate_total(
 
 def _stand_for(domain: DomainSums, response: Response) -> tuple[float, NDArray[Any], NDArray[np.float64]]:
     """The total with strata as classes, and each PSU's stratum and score; who is outside the domain adds 0."""
-    sum_wy = _place(domain, domain.sum_wy, response.stratum, response.psu)
+    sum_wy = place_sums(domain, domain.sum_wy, response.stratum, response.psu)
     _, place = np.unique(response.stratum, return_inverse=True)
     total, scores = score_whole_total(place, response.everybody, response.answered, sum_wy)
     return total, response.stratum, scores
 
 
-def _place(domain: DomainSums, sums: NDArray[Any], stratum: NDArray[Any], psu: NDArray[Any]) -> NDArray[np.float64]:
+def place_sums(domain: DomainSums, sums: NDArray[Any], stratum: NDArray[Any], psu: NDArray[Any]) -> NDArray[np.float64]:
     """The domain's sums at the PSUs named, 0 where it has none; a PSU's name counts within its stratum alone."""
     found = dict(zip(zip(domain.stratum.tolist(), domain.psu.tolist(), strict=True), sums.tolist(), strict=True))
     return np.array([found.get(key, 0.0) for key in zip(stratum.tolist(), psu.tolist(), strict=True)])

@@ -85,15 +85,20 @@ def korn_graubard(p: float, se: float, n: int, df: int, n_eff: float | None = No
     return float(betaincinv(x, n_df - x + 1, ALPHA / 2)), float(betaincinv(x + 1, n_df - x, 1 - ALPHA / 2))
 
 
-def judge_proportion(p: float, se: float, n: int, df: int) -> tuple[Presentation, str | None]:
-    """The NCHS standards for proportions in their order: what to do with the figure, and why."""
-    if min(n, effective_n(p, se, n)) < MIN_SAMPLE:
+def judge_proportion(
+    p: float, se: float, n: int, df: int, n_eff: float | None = None
+) -> tuple[Presentation, str | None]:
+    """The NCHS standards for proportions in their order: what to do with the figure, and why.
+
+    `n_eff` is given for a standardised proportion.
+    """
+    if min(n, effective_n(p, se, n) if n_eff is None else n_eff) < MIN_SAMPLE:
         return "suppress", f"sample or effective sample below {MIN_SAMPLE}"
     if df <= 0:
         return "suppress", "no degrees of freedom, so no interval"
     if p in (0.0, 1.0):
         return "review", "proportion of 0 or 1"
-    low, high = korn_graubard(p, se, n, df)
+    low, high = korn_graubard(p, se, n, df, n_eff)
     width = high - low
     if width >= MAX_WIDTH:
         return "suppress", f"interval {MAX_WIDTH:.0%} wide or wider"

@@ -17,6 +17,7 @@ from jobs.disclosure_profiles import PROFILES
 from jobs.errors import Exposed, NotSignedOff, StageError
 from jobs.lake import Lake, Night, StageRecord, write_atomically
 from jobs.movement import find_moves
+from jobs.standardised import list_unpublished
 from jobs.survey import CohortRow, Estimate
 
 EARLIER = 10  # releases that tonight's is compared with: the latest
@@ -63,7 +64,9 @@ def _read_release(
                     "judged what tonight's would tell beside it; restore the file from a backup"
                 )
     known = set(pq.read_schema(files["profiles"][0]).names)
-    breakdowns = [b for b in book.breakdowns if known.issuperset(b)]
+    # What standardised figures are made of is compared, too.
+    compared = [*book.breakdowns, *list_unpublished(book.breakdowns, book.standard)]
+    breakdowns = [b for b in compared if known.issuperset(b)]
     outcomes = [o for o in book.parsed_outcomes() if o.kind in ("mean", "proportion") and o.source in known]
     moves = find_moves(now, files["profiles"], breakdowns, outcomes, scratch)
     return Release(manifest["run_date"], read_rows(files["cohorts"]), moves)

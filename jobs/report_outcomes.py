@@ -47,21 +47,26 @@ def show_headline(book: Codebook, findings: Findings, releases: Sequence[Release
         "value": findings.quantity(row["estimate"]) + whole.flag if row else words.say(whole.status or "absent"),
         "unit": words.say("of_people") if findings.percent else findings.unit,
         "shown": row is not None,
-        "lines": _tell_more(findings, releases) if row else [],
+        "lines": _tell_more(book, findings, releases) if row else [],
         "picture": picture,
         "alt": alt,
         "caption": caption,
     }
 
 
-def _tell_more(findings: Findings, releases: Sequence[Release]) -> list[str]:
-    """Interval, number of people, quantiles, and the change since the last comparable release."""
+def _tell_more(book: Codebook, findings: Findings, releases: Sequence[Release]) -> list[str]:
+    """Interval, numbers of people, standardised figure, quantiles, and the change since the last comparable release."""
     words, whole = findings.words, findings.whole
     lines = [words.say("interval", interval=findings.bounds(whole.row))] if findings.bounds(whole.row) else []
     if whole.row and whole.row["n"] is not None:
         lines.append(words.say("answered", n=whole.row["n"]))
     if total := whole.also("total"):
         lines.append(tell_total(findings, total))
+    if book.standard and (standardised := whole.also("standardised")):
+        cohort = label_breakdown(book, words, (book.standard.cohort,))
+        value, interval = findings.quantity(standardised["estimate"]), findings.bounds(standardised)
+        key = "standardised" if interval else "standardised_bare"
+        lines.append(words.say(key, cohort=cohort[:1].lower() + cohort[1:], value=value, interval=interval))
     for percent in findings.quantiles():
         if quantile := whole.also(percent):
             key = "median" if percent == "50" else "quantile"

@@ -27,10 +27,12 @@ from jobs.presentation import (
     t_interval,
 )
 
-Kind = Literal["mean", "proportion", "total", "ratio", "quantile", "change"]
+Kind = Literal["mean", "proportion", "standardised", "total", "ratio", "quantile", "change"]
 LonelyPsu = Literal["fail", "adjust", "certainty", "remove", "average"]
 IntervalMethod = Literal["t", "korn-graubard", "logit", "log-t", "woodruff"]
 Disclosure = Literal["shown", "suppressed", "complementary"]
+
+CellKey = tuple[tuple[str, ...], tuple[str, ...], str]  # breakdown, cell, outcome
 
 SUMS = ("n", "n_cases", "sum_w", "sum_wy", "sum_wyy")
 

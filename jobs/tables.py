@@ -38,6 +38,7 @@ DISCLOSURES = (
 KINDS = (
     ("mean", "weighted mean"),
     ("proportion", "weighted share of people, 0-1"),
+    ("standardised", "mean or share with the standard population's groups, as the codebook's `standard` has them"),
     ("total", "estimated number of people with the outcome"),
     ("ratio", "ratio of two totals"),
     ("quantile", "value that so many percent do not pass"),

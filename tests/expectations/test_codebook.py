@@ -66,6 +66,13 @@ def test_columns_are_listed_once_with_their_types() -> None:
     }
 
 
+OUTCOMES = "outcomes: [ab_total"
+
+
+def standard(cohort: str, shares: str) -> str:
+    return f"standard: {{cohort: {cohort}, shares: {{{shares}}}, source: made up}}\n{OUTCOMES}"
+
+
 MISTAKES = [
     ("{key: b, column: B, levels: [0, 1, 2]}", "{key: a, column: B, levels: [0, 1, 2]}", "items: a stands there twice"),
     ("{key: b, column: B,", "{key: b, column: A,", "items: column: A stands there twice"),
@@ -103,7 +110,23 @@ MISTAKES = [
     ("title: Two questions", "title: 2026-02-30", "not readable YAML"),
     ("source: made up}", "}", "scales[0] (ab).source: Field required"),
     ("title: Two questions", "title: [", "not readable YAML"),
+    (OUTCOMES, standard("region", "young: 1"), "standard: unknown cohort region"),
+    (OUTCOMES, standard("age_band", "young: 1"), "standard: age_band has the group old, of which there is no share"),
+    (OUTCOMES, standard("age_band", "young: 1, old: 2, older: 1"), "standard: age_band has no group older"),
+    (OUTCOMES, standard("age_band", "young: 1, old: 0"), "standard.shares.old: Input should be greater than 0"),
+    (OUTCOMES, standard("age_band", "young: 1, old: .inf"), "standard.shares.old: Input should be a finite number"),
+    (
+        OUTCOMES,
+        f"standard: {{cohort: sex, shares: {{men: 1, women: 1}}}}\n{OUTCOMES}",
+        "standard.source: Field required",
+    ),
 ]
+
+
+def test_shares_of_the_standard_population_may_have_any_total() -> None:
+    book = Codebook.model_validate(yaml.safe_load(SMALL.replace(OUTCOMES, standard("age_band", "young: 30, old: 10"))))
+    assert book.standard is not None
+    assert book.standard.normalised == {"young": 0.75, "old": 0.25}
 
 
 @pytest.mark.parametrize(("right", "wrong", "reason"), MISTAKES, ids=[m[2] for m in MISTAKES])

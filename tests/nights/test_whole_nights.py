@@ -99,6 +99,37 @@ def test_nhanes_domains_of_adults(nhanes_lake: Path) -> None:
     assert compared == 58
 
 
+# Of R: svyby of svymean on svystandardize(design, ~age_band, ~race, population = the codebook's shares).
+STANDARDISED = {
+    ("phq9_total", None): (3.17216724683472, 0.0791455338413084),
+    ("phq9_ge10", None): (0.0859719971851138, 0.00517765337006453),
+    ("phq9_ge10", "male"): (0.0693460581545956, 0.0057860097629605),
+    ("phq9_ge10", "female"): (0.102218651844366, 0.00961179156215459),
+    ("phq9_total", "nh_asian"): (2.13199476888044, 0.154865102320129),
+    ("phq9_ge10", "nh_asian"): (0.0444055984443835, 0.00570372778541249),
+    ("phq9_ge10", "other_multi"): (0.161904682012013, 0.0224966890099186),
+}
+
+
+@needs_nhanes
+def test_nhanes_rates_standardised_by_age(nhanes_lake: Path) -> None:
+    rows = read_estimates(nhanes_lake, "restricted", "cohorts_internal")
+    found = {(row["outcome"], row["sex"] or row["race"]): row for row in rows if row["kind"] == "standardised"}
+    assert not any("age_band" in row["breakdown"] for row in found.values())
+    for key, figures in STANDARDISED.items():
+        assert (found[key]["estimate"], found[key]["se"]) == pytest.approx(figures, rel=NINE_DIGITS), key
+    # Sums by race and age are no breakdown of the codebook: they are in no table.
+    for zone, table in (("restricted", "cohorts_internal"), ("public", "cohorts"), ("restricted", "cohort_sums")):
+        breakdowns = {row["breakdown"] for row in read_estimates(nhanes_lake, zone, table)}
+        assert breakdowns == {"all", "sex", "age_band", "sex*age_band", "race", "educ", "pir_band"}
+    public = [row for row in read_estimates(nhanes_lake, "public", "cohorts") if row["kind"] == "standardised"]
+    assert len(public) == len([row for row in rows if row["kind"] == "standardised"])
+    shown = {
+        (row["outcome"], row["sex"]) for row in public if row["breakdown"] == "sex" and row["estimate"] is not None
+    }
+    assert shown == {(outcome, sex) for outcome in OUTCOMES.values() for sex in ("male", "female")}
+
+
 @needs_nhanes
 def test_nhanes_rows_add_up(nhanes_lake: Path) -> None:
     rows = read_manifest(nhanes_lake, NHANES_NIGHT)["rows"]
