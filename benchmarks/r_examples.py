@@ -22,11 +22,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.environment import ROOT
+from expectations.replication import Replication
 from jobs.calibration import rake_cells
 from jobs.linearisation import score_ratio, score_standardised
 from jobs.presentation import log_t_interval, t_interval
 from jobs.quantiles import estimate_quantile
-from jobs.replicates import Replication, count_df, estimate_replicated
+from jobs.replicates import count_df, estimate_replicated
 from jobs.survey import DesignSizes, count_psus, sum_variance
 
 LARGEST_DIFFERENCE = 1e-6

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from expectations.errors import ContractBroken
 from expectations.outcomes import Outcome, parse_outcome
+from expectations.replication import Method, Replication, choose_scales, spread_run
 
 SHIPPED = Path(__file__).parent / "codebooks"
 RESERVED = frozenset(
@@ -21,6 +22,7 @@ RESERVED = frozenset(
         *("model_version", "items_answered", "log_likelihood", "breakdown", "outcome", "kind", "n", "n_cases", "se"),
         *("n_weighted", "estimate", "df", "ci_low", "ci_high", "ci_method", "deff", "presentation", "disclosure"),
         *("reason", "since", "malformed", "unmatched", "eligible", "fate", "person_fit_percentile"),
+        "replicate_weights",
     )
 )
 # Names of columns while rows are judged.
@@ -28,6 +30,8 @@ JUDGING = ("source_file", "malformed", "unmatched", "eligible", "failed_rules", 
 
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# A column, or a run of numbered ones.
+ColumnRun = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*(-[A-Za-z][A-Za-z0-9_]*)?$")]
 # A name in the extract's folder or one below it: a codebook reaches no file outside.
 FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\]", min_length=1)]
 # SQL that only computes: none of the functions that call code, fail on purpose, or change from run to run.
@@ -72,16 +76,44 @@ class Source(Part):
         return self
 
 
+class Replicates(Part):
+    """Replicate weights and the method that made them; an entry of `columns` may be a run, such as repwt1-repwt80.
+
+    `rho` is Fay's factor; `scale`, `rscales` (one for each column) and `mse` are those of R's `svrepdesign`.
+    """
+
+    method: Method
+    columns: tuple[ColumnRun, ...] = Field(min_length=1)
+    rho: float | None = Field(default=None, ge=0, lt=1)
+    scale: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    rscales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
+    mse: bool = False
+
+    @model_validator(mode="after")
+    def check_scales(self) -> Self:
+        self.choose_scales()
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for entry in self.columns for name in spread_run(entry))
+
+    def choose_scales(self) -> Replication:
+        return choose_scales(self.method, len(self.names), self.rho, self.scale, self.rscales, self.mse)
+
+
 class Design(Part):
     """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU.
 
-    `fpc` is a column with the population's PSUs of the stratum, or the share of them that was sampled (up to 1).
+    `replicates`, where there are any, give the variance of all figures but traits' means. `fpc` is a column with the
+    population's PSUs of the stratum, or the share of them that was sampled (up to 1).
     """
 
     weight: Column
     stratum: Column
     psu: Column
     fpc: Column | None = None
+    replicates: Replicates | None = None
     nest: bool = False
     lonely_psu: Literal["fail", "adjust", "certainty", "remove", "average"] = "fail"
 
@@ -315,6 +347,9 @@ class Codebook(Part):
         scales, traits = {s.key for s in self.scales}, {t.key for t in self.traits}
         return tuple(parse_outcome(name, scales, traits) for name in self.outcomes)
 
+    def replicate_columns(self) -> tuple[str, ...]:
+        return self.design.replicates.names if self.design.replicates else ()
+
     def column_types(self) -> dict[str, ColumnType]:
         """The extract's columns that the codebook speaks of, in its order, and what each must be read as."""
         types: dict[str, ColumnType] = {self.person_id: "text"}
@@ -323,6 +358,7 @@ class Codebook(Part):
         types |= {self.design.weight: "number", self.design.stratum: "text", self.design.psu: "text"}
         if self.design.fpc:
             types[self.design.fpc] = "number"
+        types |= dict.fromkeys(self.replicate_columns(), "number")
         types |= {item.column: "number" for item in self.items}
         parts: tuple[Covariate | Cohort, ...] = (*self.covariates, *self.cohorts)
         for part in parts:
@@ -446,8 +482,12 @@ def _find_wrong_outcomes(book: Codebook) -> Iterator[str]:
 def _find_column_clashes(book: Codebook) -> Iterator[str]:
     """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
     single = [book.person_id, book.design.weight, book.design.stratum, book.design.psu, *(i.column for i in book.items)]
-    for name in _repeated([*single, *(name for name in (book.answered_at, book.design.fpc) if name)]):
-        yield f"column {name}: one column cannot be two of id, date, weight, stratum, PSU, fpc, items: deliver a copy"
+    single += [*(name for name in (book.answered_at, book.design.fpc) if name), *book.replicate_columns()]
+    for name in _repeated(single):
+        yield (
+            f"column {name}: one column cannot be two of id, date, weight, replicate weights, stratum, PSU, fpc, "
+            "items: deliver a copy"
+        )
     columns = [name for name in book.column_types() if name != book.person_id]
     for name in _repeated(name.lower() for name in columns):
         yield f"column {name}: stands there twice, capitals apart"

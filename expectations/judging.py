@@ -5,7 +5,7 @@ looks at its few values instead of its many rows. A worker of Spark imports this
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from expectations.codebook import Codebook
-from expectations.rules import NUMBER, RAW, Rule, build_rules, helper
+from expectations.rules import NUMBER, RAW, REPLICATES, Rule, build_rules, helper
 
 # What becomes of a delivered row; each row has exactly one fate.
 ACCEPTED, QUARANTINED, INELIGIBLE, DUPLICATE = FATES = ("accepted", "quarantined", "ineligible", "duplicate")
+# What most numbers look like, in a spelling that Arrow reads as Python does.
+PLAIN_NUMBER = r"^[0-9]+([.][0-9]+)?$"
 READS_NUMBER = re.compile(NUMBER.replace(r"\z", r"\Z"))
 TIME = pa.timestamp("us", tz="UTC")
 KINDS = {"O": pa.string(), "f": pa.float64(), "b": pa.bool_(), "i": TIME}  # of NumPy's values, in Arrow
@@ -28,18 +30,24 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Judge:
-    """What of a codebook a worker needs: the columns with their types (no id), and the rules."""
+    """What of a codebook a worker needs: the columns with their types (no id), and the rules.
+
+    Replicate weights stand apart from the other columns: many, and hardly two rows with the same.
+    """
 
     types: Mapping[str, str]
     answered_at: str | None
     counts: Mapping[str, tuple[Any, ...]]  # covariates that count something: their columns, and their missing codes
     rules: tuple[Rule, ...]
+    replicates: tuple[str, ...] = ()
 
 
 def appoint_judge(book: Codebook, run_date: date) -> Judge:
     types = {name: kind for name, kind in book.column_types().items() if name != book.person_id}
     counts = {part.column: tuple(part.missing) for part in book.covariates if part.kind == "count"}
-    return Judge(types, book.answered_at, counts, build_rules(book, run_date))
+    replicates = book.replicate_columns()
+    types = {name: kind for name, kind in types.items() if name not in replicates}
+    return Judge(types, book.answered_at, counts, build_rules(book, run_date), replicates)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,11 @@ def judge_table(delivered: pa.Table, judge: Judge) -> pa.Table:
     keys = ["person_id", *([judge.answered_at] if judge.answered_at else []), "eligible"]
     order = pc.sort_indices(delivered, [(key, "ascending") for key in keys])
     people = delivered["person_id"].take(order).combine_chunks()
-    columns = _read_columns(delivered, order.to_numpy(), judge)
+    raw = delivered.select([name + RAW for name in judge.replicates]).take(order)
+    replicates = {name: _read_weights(raw[name + RAW]) for name in judge.replicates}
+    columns = _read_columns(delivered.drop_columns(raw.column_names), order.to_numpy(), judge)
+    if replicates:
+        columns[helper(REPLICATES)] = _encode_flags(_are_weights(replicates.values()), np.zeros(len(people), bool))
     known_people = _encode_flags(np.ones(len(people), bool), people.is_null().to_numpy(zero_copy_only=False))
     starts = _find_starts(people)
     eligible = columns["eligible"].spread(columns["eligible"].values)
@@ -85,6 +97,7 @@ def judge_table(delivered: pa.Table, judge: Judge) -> pa.Table:
     breaks_any = np.any([broken[name] for name in failed], axis=0)
     fates = _decide_fates(eligible, breaks_any, starts if judge.answered_at else None)
     made = {"person_id": people, **{name: column.to_arrow() for name, column in columns.items()}}
+    made |= {**dict(zip(raw.column_names, raw.columns, strict=True)), **replicates}
     made |= {"failed_rules": _list(failed, broken), "warned_rules": _list(warned, broken), "fate": fates}
     return pa.table(made)
 
@@ -132,6 +145,23 @@ def _read_numbers(raw: Coded) -> Coded:
     numbers = np.array([float(text) if READS_NUMBER.match(text) else np.nan for text in raw.values], float)
     # No text spells NaN.
     return Coded(np.where(raw.spread(np.isnan(numbers)), -1, raw.codes).astype(np.int32), numbers)
+
+
+def _read_weights(raw: pa.ChunkedArray) -> pa.Array:
+    """The numbers that the texts spell, as `_read_numbers` reads them, but hardly one with Python's help."""
+    text = pc.utf8_trim(raw.cast(pa.string()).combine_chunks(), " ")
+    plain = pc.match_substring_regex(text, PLAIN_NUMBER).fill_null(False)
+    numbers = pc.if_else(plain, text, None).cast(pa.float64())
+    odd = pc.and_(pc.invert(plain), text.is_valid())
+    spelt = [float(one) if READS_NUMBER.match(one) else None for one in text.filter(odd).to_pylist()]
+    return pc.replace_with_mask(numbers, odd, pa.array(spelt, pa.float64()))
+
+
+def _are_weights(columns: Iterable[pa.Array]) -> Flags:
+    """The rows in which every column has a finite number that is not negative."""
+    right = [pc.and_(pc.is_finite(one), pc.greater_equal(one, 0)).fill_null(False) for one in columns]
+    flags: Flags = np.all([one.to_numpy(zero_copy_only=False) for one in right], axis=0)
+    return flags
 
 
 def _find_starts(people: pa.StringArray) -> Flags:

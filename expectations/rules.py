@@ -18,6 +18,7 @@ NUMBER = r"^[+-]?(([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?|[iI]nf(inity)
 # Spark reads a time alone as one of today, and a year alone as its first day: neither says when somebody answered.
 DATE = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]|\z)"
 HOME_STRATUM = "_home_stratum"
+REPLICATES = "replicate_weights"  # the rule about all of them together
 # Names of verdicts that are not about single rows.
 TAKEN = ("rows", "row_count", "answer_shares", "lonely_psu")
 
@@ -94,6 +95,9 @@ def _rule_design(book: Codebook) -> Iterator[Rule]:
     yield _rule_number(design.weight)
     meaning = "the weight is positive and finite"
     yield Rule(f"{design.weight}_positive", "between", design.weight, meaning, low=0, above=True, high=LARGEST)
+    if design.replicates:
+        meaning = "every replicate weight is a finite number, not negative"
+        yield Rule(REPLICATES, "true", helper(REPLICATES), meaning)
     yield Rule(f"{design.stratum}_missing", "present", design.stratum, "the row has a stratum")
     yield Rule(f"{design.psu}_missing", "present", design.psu, "the row has a PSU")
     if design.fpc:

@@ -8,23 +8,25 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyspark import SparkContext
 
 from expectations.codebook import Codebook
 from jobs.design import read_design, read_sampled
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
-from jobs.domain_sums import domain_sums
+from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
 from jobs.earlier import Last, find_last
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sort_rows, split_sums
 from jobs.following import find_key, protect_kinds
 from jobs.job import Job
-from jobs.kinds import subtract_traits
+from jobs.kinds import subtract_nights
 from jobs.lake import StageRecord
 from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.linking_error import linking_variance
 from jobs.nonresponse import classes_from_json
 from jobs.quantile_rows import estimate_quantile_rows
 from jobs.releases import read_earlier
+from jobs.replicate_sums import Replicated, ReplicatePass
 from jobs.response import count_answers, rate_response
 from jobs.spark import spark_session
 from jobs.standardised import Groups, cross_breakdowns, estimate_standardised_rows, list_unpublished
@@ -51,21 +53,26 @@ def run(job: Job) -> StageRecord:
         added = list_unpublished(breakdowns, job.book.standard)
         everything = domain_sums(spark, files, list_sums(outcomes), [*breakdowns, *added])
         sums, unpublished = split_sums(everything, breakdowns)
-        survey = Survey(job.run_date, sums, design, job.book.design.lonely_psu, sampled)
-        quantiles = estimate_quantile_rows(spark, files, outcomes, breakdowns, survey)
+        replicates = _find_replicates(spark, job)
+        repeated = _repeat(replicates, job.book, added) if replicates else None
+        survey = Survey(job.run_date, sums, design, job.book.design.lonely_psu, sampled, repeated)
+        quantiles = estimate_quantile_rows(spark, files, outcomes, breakdowns, survey, replicates)
         imputed = None
         if any(outcome.latent for outcome in outcomes):
             model, features = job.lake.root / trained["folder"], night.paths("preprocess", "features")
             imputed = impute_traits(spark, model, features, design, job.book)
     last = find_last(job)
-    rows, groups = [*estimate_rows(survey, outcomes, last.survey if last else None), *quantiles], None
+    earlier = last.survey if last and not replicates else None
+    rows, groups = [*estimate_rows(survey, outcomes, earlier), *quantiles], None
+    if replicates:
+        rows += _compare_nights(rows, last)
     if standard := job.book.standard:
         rows += estimate_standardised_rows(survey, everything, outcomes, breakdowns, standard)
         hidden = estimate_bases(replace(survey, sums=unpublished), outcomes)
         groups = Groups(standard, cross_breakdowns(breakdowns, standard), hidden)
     if imputed:
         traits = _estimate_traits(imputed, design, sampled, job.book)
-        rows += [*traits, *_compare_traits(traits, last, trained)]
+        rows += [*traits, *_compare_nights(traits, last, trained)]
     rows, profile = sort_rows(rows), PROFILES[job.book.disclosure.profile]
     scratch = night.scratch("aggregate")
     releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
@@ -91,6 +98,19 @@ def run(job: Job) -> StageRecord:
     return StageRecord("aggregate", inputs, tables, counts, details)
 
 
+def _find_replicates(spark: SparkContext, job: Job) -> ReplicatePass | None:
+    chosen = job.book.design.replicates
+    return ReplicatePass(spark, job.night.paths("preprocess", "features"), chosen.choose_scales()) if chosen else None
+
+
+def _repeat(replicates: ReplicatePass, book: Codebook, added: Sequence[Breakdown]) -> Replicated:
+    """The sums with every replicate weight; totals are whole where everybody's sums are among them."""
+    outcomes = book.parsed_outcomes()
+    summed = [outcome for outcome in list_sums(outcomes) if outcome != EVERYBODY]
+    totals = [outcome for outcome in outcomes if outcome.kind == "proportion" and () in book.breakdowns]
+    return replicates.add_up(summed, [*book.breakdowns, *added], totals)
+
+
 def _estimate_traits(
     imputed: Imputed, design: Sequence[tuple[str, str]], sampled: Mapping[str, float], book: Codebook
 ) -> list[CohortRow]:
@@ -101,14 +121,19 @@ def _estimate_traits(
     return [row for row in rows if row.outcome in book.outcomes]
 
 
-def _compare_traits(rows: Sequence[CohortRow], last: Last | None, model: Mapping[str, Any]) -> list[CohortRow]:
-    """The change of each trait's mean; none where the models' units cannot be compared."""
+def _compare_nights(
+    rows: Sequence[CohortRow], last: Last | None, model: Mapping[str, Any] | None = None
+) -> list[CohortRow]:
+    """The change of each mean and proportion, without a covariance: of figures by replicate weights, and of traits.
+
+    With the `model` of traits: none where its unit cannot be compared with that of the night before.
+    """
     changes = []
     for row in rows if last else ():
         assert last
-        linking = linking_variance(row.outcome.removesuffix("_mean"), model, last.model)
-        before = last.traits.get(find_key(row))
-        if linking is not None and before and (figures := subtract_traits(row.figures, before, linking)):
+        linking = linking_variance(row.outcome.removesuffix("_mean"), model, last.model) if model else 0.0
+        before = last.figures.get(find_key(row)) if row.figures.kind in ("mean", "proportion") else None
+        if linking is not None and before and (figures := subtract_nights(row.figures, before, linking)):
             changes.append(replace(row, figures=figures, since=last.survey.run_date))
     return changes
 

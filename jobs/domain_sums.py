@@ -34,6 +34,9 @@ COUNTS = ("n", "n_cases")
 # Beside them, of a worker: people in the cell, and those with a weight or an answer that is no number.
 CHECKS = ("people", "wrong")
 
+# The weight of everybody, whatever they answered: what those who gave an answer stand for.
+EVERYBODY = Outcome("everybody", "proportion", "weight", ">=", 0)
+
 Breakdown = tuple[str, ...]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -111,14 +114,16 @@ def domain_sums(
     return name_rows(sums, plan)
 
 
-def choose_steps(files: Sequence[Path], outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
-    """The grids of all sums, from the files' footers.
+def choose_steps(
+    files: Sequence[Path], outcomes: Sequence[Outcome], weights: Sequence[str] = ("weight",)
+) -> dict[str, tuple[float, float]]:
+    """The grids of all sums, from the files' footers; `weights` are the columns that hold weights.
 
     Raises ContractBroken where a weight or an outcome is infinite, or so large that sums would be.
     """
     footers = [pq.read_metadata(file) for file in files]
     bits = max(1, sum(footer.num_rows for footer in footers)).bit_length()
-    weight = find_largest(files, footers, "weight")
+    weight = max(find_largest(files, footers, column) for column in weights)
     if not math.isfinite(weight):
         raise ContractBroken("a weight is infinite or not a number: quarantine such rows before estimating")
     largest = 0.0
@@ -174,8 +179,8 @@ def add_people(people: pa.Table, plan: Plan) -> pa.Table:
     weight = people["weight"].cast(pa.float64()).to_numpy()
     kept = ~(weight <= 0)  # what is no number stays, and is counted
     people, weight = people.filter(pa.array(kept)), weight[kept]
-    coded = {name: _encode(people[name]) for name in (*plan.cohorts, "stratum", "psu")}
-    sets = [_group(coded, breakdown) for breakdown in plan.breakdowns]
+    coded = {name: encode_texts(people[name]) for name in (*plan.cohorts, "stratum", "psu")}
+    sets = [group_people(coded, breakdown, ("stratum", "psu")) for breakdown in plan.breakdowns]
     parts = []
     for position, outcome in enumerate(plan.outcomes):
         values = _measure(people, outcome, weight, plan.steps)
@@ -188,20 +193,23 @@ def add_people(people: pa.Table, plan: Plan) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _encode(column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
+def encode_texts(column: pa.ChunkedArray) -> tuple[Integers, pa.Array]:
     """The number of every row's text, -1 for null, and the texts."""
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary
 
 
-def _group(
-    coded: Mapping[str, tuple[Integers, pa.Array]], breakdown: Breakdown
+def group_people(
+    coded: Mapping[str, tuple[Integers, pa.Array]], breakdown: Breakdown, parts: Sequence[str] = ()
 ) -> tuple[Integers, dict[str, pa.Array]]:
-    """Everybody's group, a cell in a PSU, and the groups' labels; who is in no cell is in the group past the last."""
-    inside = np.ones(len(coded["psu"][0]), dtype=bool)
+    """Everybody's group, a cell or one of its `parts` (a PSU, say), and the groups' labels, of which there are some.
+
+    Who is in no cell is in the group past the last. `coded` has what `encode_texts` makes of each column.
+    """
+    inside = np.ones(len(next(iter(coded.values()))[0]), dtype=bool)
     for name in breakdown:
         inside &= coded[name][0] >= 0
-    names, keys = (*breakdown, "stratum", "psu"), np.zeros(len(inside), dtype=np.int64)
+    names, keys = (*breakdown, *parts), np.zeros(len(inside), dtype=np.int64)
     for name in names:
         codes, texts = coded[name]
         keys = keys * (len(texts) + 1) + codes + 1
@@ -218,23 +226,33 @@ def _group(
 
 def _measure(people: pa.Table, outcome: Outcome, weight: Floats, steps: Steps) -> list[Floats]:
     """For everyone what is added up, in the order of the plan's schema."""
+    known, y = read_answers(people, outcome)
+    right = np.isfinite(weight) & np.isfinite(y)
+    known, w = known & right, np.where(known & right, weight, 0.0)
+    y = np.where(known, y, 0.0)
+    values = [column.astype(np.float64) for column in (np.ones(len(y)), ~right, known, known & (y == 1))]
+    for name, power in POWERS.items():
+        values += split_values(w * y**power, steps[name])
+    return values
+
+
+def read_answers(people: pa.Table, outcome: Outcome) -> tuple[NDArray[np.bool_], Floats]:
+    """Who answered, and the answers, 1 or 0 of a proportion; they mean nothing of those who gave none."""
     answer = people[outcome.source].cast(pa.float64())
     known = answer.is_valid().to_numpy()
     if outcome.also:
         known = known & people[outcome.also].is_valid().to_numpy()
     y = answer.fill_null(0.0).to_numpy()
-    right = np.isfinite(weight) & np.isfinite(y)
-    known, w = known & right, np.where(known & right, weight, 0.0)
     if outcome.cut is not None:
-        y = (y >= outcome.cut if outcome.side == ">=" else y <= outcome.cut).astype(np.float64)
-    y = np.where(known, y, 0.0)
-    values = [column.astype(np.float64) for column in (np.ones(len(y)), ~right, known, known & (y == 1))]
-    for name, power in POWERS.items():
-        coarse_step, fine_step = steps[name]
-        value = w * y**power
-        coarse = np.rint(value / coarse_step) * coarse_step
-        values += [coarse, np.rint((value - coarse) / fine_step) * fine_step]
-    return values
+        y = np.where(np.isfinite(y), y >= outcome.cut if outcome.side == ">=" else y <= outcome.cut, y)
+    return known, y
+
+
+def split_values(values: Floats, steps: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The coarse and the fine part of each value."""
+    coarse_step, fine_step = steps
+    coarse = np.rint(values / coarse_step) * coarse_step
+    return coarse, np.rint((values - coarse) / fine_step) * fine_step
 
 
 def _check(sums: pa.Table, plan: Plan) -> None:

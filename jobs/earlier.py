@@ -19,11 +19,11 @@ from jobs.survey import CellKey, Estimate
 
 @dataclass(frozen=True)
 class Last:
-    """The night that changes are told from: what it showed to everybody, its traits' means, and its model."""
+    """The night that changes are told from: what it showed to everybody, all means and proportions, and its model."""
 
     survey: Survey
     shown: Mapping[CellKey, float]
-    traits: Mapping[CellKey, Estimate]
+    figures: Mapping[CellKey, Estimate]
     model: Mapping[str, Any]
 
 
@@ -32,7 +32,6 @@ def find_last(job: Job) -> Last | None:
 
     Raises StageError where a file of it is missing.
     """
-    latent = {outcome.name for outcome in job.book.parsed_outcomes() if outcome.latent}
     mine = (job.book.codebook, job.book.version)
     for manifest in reversed(job.lake.manifests()):
         told = manifest["codebook"]
@@ -45,8 +44,7 @@ def find_last(job: Job) -> Last | None:
             night, lonely_psu = date.fromisoformat(manifest["run_date"]), job.book.design.lonely_psu
             survey = Survey(night, _read(sums), read_design(design), lonely_psu, read_sampled(design))
             shown = {key: row.estimate for key, row in _read_estimates(cohorts).items() if row.estimate is not None}
-            traits = {key: row for key, row in _read_estimates(internal).items() if key[2] in latent}
-            return Last(survey, shown, traits, manifest["model"])
+            return Last(survey, shown, _read_estimates(internal), manifest["model"])
     return None
 
 

@@ -11,12 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from expectations.outcomes import Outcome
-from jobs.domain_sums import Breakdown, name_breakdown, split_breakdown
+from jobs.domain_sums import EVERYBODY, Breakdown, name_breakdown, split_breakdown
 from jobs.kinds import Design, Linearised, Response, estimate_change, estimate_ratio, estimate_total, linearise
+from jobs.replicate_sums import Replicated
 from jobs.survey import SUMS, CohortRow, DesignSizes, DomainSums, Estimate, Kind, LonelyPsu, count_psus, estimate_domain
-
-# The weight of everybody, whatever they answered: what those who gave an answer stand for.
-EVERYBODY = Outcome("everybody", "proportion", "weight", ">=", 0)
 
 Cell = tuple[str, ...]
 Place = tuple[str, Cell]  # a breakdown's name and the levels of its cohorts
@@ -27,7 +25,8 @@ Domains = Mapping[Place, Mapping[str, DomainSums]]
 class Survey:
     """One night's sums per PSU (a table of `domain_sums`) and the (stratum, psu) pairs of its full design.
 
-    `sampled` has each stratum's share of the population's PSUs, where that is known.
+    `sampled` has each stratum's share of the population's PSUs, where that is known; `replicates` the sums with every
+    replicate weight, where there are some.
     """
 
     run_date: date
@@ -35,6 +34,7 @@ class Survey:
     design: Sequence[tuple[str, str]]
     lonely_psu: LonelyPsu = "fail"
     sampled: Mapping[str, float] | None = None
+    replicates: Replicated | None = None
 
     @property
     def sizes(self) -> DesignSizes:
@@ -67,7 +67,7 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
     """
     design, sizes = survey.sort_psus(), survey.sizes
     before = _linearise_all(earlier, outcomes) if earlier else {}
-    everywhere = split_domains(survey.sums)
+    everywhere = split_domains(survey.sums, survey.replicates)
     whole = everywhere.get(("all", ()), {})
     shares = [outcome.name for outcome in outcomes if outcome.kind == "proportion"] if whole else []
     responses = {name: Response.of(whole[EVERYBODY.name], whole[name]) for name in shares}
@@ -129,13 +129,14 @@ def split_sums(sums: pa.Table, breakdowns: Iterable[Breakdown]) -> tuple[pa.Tabl
     return sums.filter(named), sums.filter(pc.invert(named))
 
 
-def split_domains(sums: pa.Table) -> Domains:
-    """The sorted table's domains by breakdown, cell and outcome, as arrays over their PSUs."""
+def split_domains(sums: pa.Table, replicates: Replicated | None = None) -> Domains:
+    """The sorted table's domains by breakdown, cell and outcome, as arrays over their PSUs, with their replicates."""
     cohorts = [name for name in sums.column_names if name not in {"breakdown", "outcome", "stratum", "psu", *SUMS}]
     domains: dict[Place, dict[str, DomainSums]] = {}
     for first, domain in _split_runs(sums, ["breakdown", *cohorts, "outcome"]):
         cell = tuple(first[cohort] for cohort in split_breakdown(first["breakdown"]))
-        domains.setdefault((first["breakdown"], cell), {})[first["outcome"]] = domain
+        found = (replicates or {}).get((first["breakdown"], cell, first["outcome"]))
+        domains.setdefault((first["breakdown"], cell), {})[first["outcome"]] = replace(domain, replicates=found)
     return domains
 
 

@@ -1,7 +1,8 @@
 """Totals, ratios and changes of a domain, from the same sums per PSU as its means and proportions.
 
-Taylor linearisation throughout: each figure has a score per PSU, whose variance is that of PSUs drawn with replacement
-within strata (Woodruff 1971; Sarndal, Swensson and Wretman 1992, 5.5). Totals and ratios as R's svytotal and svyratio.
+Taylor linearisation: each figure has a score per PSU, whose variance is that of PSUs drawn with replacement within
+strata (Woodruff 1971; Sarndal, Swensson and Wretman 1992, 5.5). Totals and ratios as R's svytotal and svyratio. Domains
+that have replicate weights take the variance from them.
 """
 
 import math
@@ -14,10 +15,18 @@ from numpy.typing import NDArray
 
 from jobs.linearisation import score_ratio, score_whole_total
 from jobs.presentation import MIN_DF, Presentation, judge_count, judge_mean, log_t_interval, t_interval
-from jobs.survey import DomainSums, Estimate, Kind, LonelyPsu, keep_answered, sum_variance
+from jobs.survey import (
+    DomainSums,
+    Estimate,
+    Kind,
+    LonelyPsu,
+    count_df,
+    explain_no_variance,
+    keep_answered,
+    sum_variance,
+)
 
 NO_DF = "no degrees of freedom, so no interval"
-NO_VARIANCE = "every stratum has one PSU, so there is no variance"
 Design = Mapping[str, frozenset[str]]  # the PSUs of each stratum of the full design
 Sizes = Mapping[str, int]  # PSUs per stratum of the full design
 
@@ -55,9 +64,10 @@ def estimate_total(
     total = math.fsum(scores)
     if response is not None:
         total, stratum, scores = _stand_for(domain, response)
-    variance = sum_variance(stratum, scores, sizes, lonely_psu)
+    replicates = domain.replicates
+    variance = replicates.vary_total() if replicates else sum_variance(stratum, scores, sizes, lonely_psu)
     if variance is None:
-        return leave_out("total", n, n_cases, weight, total, df, NO_VARIANCE)
+        return leave_out("total", n, n_cases, weight, total, df, explain_no_variance(domain))
     if not n_cases:
         return replace(leave_out("total", n, 0, weight, 0.0, df, "nobody with the outcome: no interval"), se=0.0)
     se = math.sqrt(variance)
@@ -96,9 +106,12 @@ def estimate_ratio(
     if whole == 0:
         return leave_out("ratio", n, None, weight, None, count_df(top), "the denominator is 0")
     (ratio, scores), df = score_ratio(top.sum_wy, bottom.sum_wy), count_df(top)
-    variance = sum_variance(top.stratum, scores, sizes, lonely_psu)
+    if top.replicates and bottom.replicates:
+        variance = top.replicates.vary_ratio(bottom.replicates)
+    else:
+        variance = sum_variance(top.stratum, scores, sizes, lonely_psu)
     if variance is None:
-        return leave_out("ratio", n, None, weight, ratio, df, NO_VARIANCE)
+        return leave_out("ratio", n, None, weight, ratio, df, explain_no_variance(top))
     se = math.sqrt(variance)
     if se == 0:
         return replace(leave_out("ratio", n, None, weight, ratio, df, "no variance between PSUs: no interval"), se=0.0)
@@ -149,8 +162,8 @@ def estimate_change(now: Linearised, before: Linearised, extra_variance: float =
     return Estimate("change", n, None, weight, change, se, df, low, high, "t", None, presentation, reason_)
 
 
-def subtract_traits(now: Estimate, before: Estimate, linking_variance: float) -> Estimate | None:
-    """The change of a trait's mean between two nights, with the variance of what links their models.
+def subtract_nights(now: Estimate, before: Estimate, extra_variance: float = 0.0) -> Estimate | None:
+    """The change of a figure between two nights, of which no covariance is known; a trait's has that of its link, too.
 
     The nights are taken to be independent samples: where they share PSUs, the variance is too large rather than too
     small. df is the smaller one. None where one of the two has no estimate or no variance.
@@ -158,7 +171,7 @@ def subtract_traits(now: Estimate, before: Estimate, linking_variance: float) ->
     if now.estimate is None or before.estimate is None or now.se is None or before.se is None:
         return None
     change, df = now.estimate - before.estimate, min(now.df or 0, before.df or 0)
-    se = math.sqrt(now.se**2 + before.se**2 + linking_variance)
+    se = math.sqrt(now.se**2 + before.se**2 + extra_variance)
     if df <= 0 or se == 0:
         reason = NO_DF if df <= 0 else "no variance between PSUs: no interval"
         return replace(leave_out("change", now.n or 0, None, now.n_weighted or 0.0, change, df, reason), se=se)
@@ -196,11 +209,6 @@ def _compare_psus(now: Linearised, before: Linearised) -> tuple[float, int]:
 def _find_scores(side: Linearised, stratum: str) -> dict[str, float]:
     inside = side.stratum == stratum
     return dict(zip(side.psu[inside].tolist(), side.scores[inside].tolist(), strict=True))
-
-
-def count_df(domain: DomainSums) -> int:
-    """PSUs less strata, of a domain's PSUs in which somebody answered."""
-    return len(domain.psu) - len(np.unique(domain.stratum))
 
 
 def leave_out(

@@ -53,6 +53,8 @@ def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
     cohorts = {cohort.key for cohort in book.cohorts}
     columns += [read_covariate(book, part).alias(part.key) for part in book.covariates if part.key not in cohorts]
     columns += [name_cohort(book, cohort).alias(cohort.key) for cohort in book.cohorts]
+    if book.design.replicates:
+        columns.append(F.array(*book.replicate_columns()).alias("replicate_weights"))
     columns += [
         F.col(book.design.weight).alias("weight"),
         F.col(book.design.stratum).alias("stratum"),

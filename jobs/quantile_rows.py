@@ -10,10 +10,20 @@ from expectations.outcomes import Outcome
 from jobs.domain_sums import Breakdown, domain_sums, split_breakdown
 from jobs.estimates import Survey, split_domains
 from jobs.histograms import Distribution, Histograms, find_histograms
-from jobs.kinds import NO_VARIANCE, Sizes, count_df, leave_out
+from jobs.kinds import Sizes, leave_out
 from jobs.presentation import judge_quantile
 from jobs.quantiles import estimate_quantile, find_quantile
-from jobs.survey import CohortRow, DomainSums, Estimate, LonelyPsu, keep_answered, sum_variance
+from jobs.replicate_sums import ReplicatePass
+from jobs.survey import (
+    CohortRow,
+    DomainSums,
+    Estimate,
+    LonelyPsu,
+    count_df,
+    explain_no_variance,
+    keep_answered,
+    vary_mean,
+)
 
 
 def estimate_quantile_rows(
@@ -22,6 +32,7 @@ def estimate_quantile_rows(
     outcomes: Sequence[Outcome],
     breakdowns: Sequence[Breakdown],
     survey: Survey,
+    replicates: ReplicatePass | None = None,
 ) -> list[CohortRow]:
     """A row for each quantile and cell in which somebody answered; those of kind `quantile` among `outcomes`.
 
@@ -34,7 +45,8 @@ def estimate_quantile_rows(
     # The shares at or below every value that is a quantile somewhere: few, since totals are.
     shares = {_name_share(o.source, value): (o.source, value) for o, value in _find_values(quantiles, histograms)}
     asked = [Outcome(name, "proportion", source, "<=", value) for name, (source, value) in sorted(shares.items())]
-    domains = split_domains(domain_sums(spark, files, asked, breakdowns))
+    found = replicates.add_up(asked, breakdowns) if replicates else None
+    domains = split_domains(domain_sums(spark, files, asked, breakdowns), found)
     sizes = survey.sizes
     rows = []
     for (breakdown, cell, source), (values, weights) in histograms.items():
@@ -67,12 +79,12 @@ def _estimate(
     n, weight = int(domain.n.sum()), math.fsum(domain.sum_w)
     df = count_df(domain)
     share = math.fsum(domain.sum_wy) / weight
-    variance = sum_variance(domain.stratum, (domain.sum_wy - share * domain.sum_w) / weight, sizes, lonely_psu)
+    variance = vary_mean(domain, share, sizes, lonely_psu)
     found = estimate_quantile(
         *distribution, outcome.level or 0.0, lambda _: None if variance is None else math.sqrt(variance), df
     )
     if variance is None:
-        return leave_out("quantile", n, None, weight, found.estimate, df, NO_VARIANCE)
+        return leave_out("quantile", n, None, weight, found.estimate, df, explain_no_variance(domain))
     presentation, reason = judge_quantile(found.se is not None, n, df)
     bounds = found.ci_low, found.ci_high
     return Estimate(

@@ -8,62 +8,18 @@ Variance Estimation (2007); for successive differences, Fay and Train (1995).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from expectations.errors import ContractBroken
+from expectations.replication import Replication
 
-Method = Literal["BRR", "Fay", "JK1", "JKn", "bootstrap", "ACS", "successive-difference"]
 Floats = NDArray[np.float64]
 
 FARTHEST_MEAN = 0.10  # of the replicates' totals from the full weight's, relative
 DEPENDENT = 1e-5  # share of a column's length, as R's qr() judges it
-
-
-@dataclass(frozen=True)
-class Replication:
-    """The variance: `scale` x the sum of `rscales` (R,) x squares about the replicates' mean (`mse`: the estimate)."""
-
-    scale: float
-    rscales: Floats
-    mse: bool = False
-
-
-def choose_scales(
-    method: Method,
-    replicates: int,
-    rho: float | None = None,
-    scale: float | None = None,
-    rscales: Sequence[float] | None = None,
-    mse: bool = False,
-) -> Replication:
-    """The scales of a method with so many replicates; the bootstrap and JK1 take others, JKn needs its own `rscales`.
-
-    Raises ContractBroken for scales that are missing, too many, or that the method does not have.
-    """
-    if replicates < 2:
-        raise ContractBroken(f"design.replicates: {replicates} columns of replicate weights, at least 2 are needed")
-    if (method == "Fay") != (rho is not None):
-        raise ContractBroken("design.replicates: `rho` is needed for Fay's method, and for no other")
-    if method not in ("JK1", "JKn", "bootstrap") and not (scale is None and rscales is None):
-        raise ContractBroken(f"design.replicates: {method} has its own scale: leave out `scale` and `rscales`")
-    if method == "JKn" and rscales is None:
-        raise ContractBroken("design.replicates: JKn needs `rscales`, (m - 1) / m of each replicate's stratum")
-    if rscales is not None and len(rscales) != replicates:
-        raise ContractBroken(
-            f"design.replicates: {len(rscales)} `rscales` for {replicates} columns of replicate weights: give one each"
-        )
-    own = {
-        "BRR": 1 / replicates,
-        "Fay": 1 / (replicates * (1 - (rho or 0.0)) ** 2),
-        "JK1": (replicates - 1) / replicates,
-        "JKn": 1.0,
-        "bootstrap": 1 / (replicates - 1),
-    }
-    given = own.get(method, 4 / replicates) if scale is None else scale
-    return Replication(given, np.ones(replicates) if rscales is None else np.array(rscales, dtype=np.float64), mse)
 
 
 def check_totals(totals: Floats, columns: Sequence[str]) -> None:
@@ -81,6 +37,53 @@ def check_totals(totals: Floats, columns: Sequence[str]) -> None:
             f"the replicate weights add up to {mean:,.0f} on average, the full weight to {full:,.0f}: they belong to "
             "another weight, or are factors that must be multiplied by it first"
         )
+
+
+@dataclass(frozen=True)
+class ReplicateSums:
+    """A domain's sums of w and wy over those who answered, with the full weight and each replicate's: (1 + R,).
+
+    `whole` is the total of y; where it was asked for, those who answered stand in it for those who did not. `weights`
+    are the replicate weights of those who answered, as `count_df` takes them.
+    """
+
+    sum_w: Floats
+    sum_wy: Floats
+    whole: Floats
+    weights: Floats
+    replication: Replication
+
+    @cached_property
+    def df(self) -> int:
+        return count_df(self.weights)
+
+    def vary_mean(self) -> float | None:
+        """The variance of the mean or proportion; None where no replicate has it."""
+        return self._vary(_divide(self.sum_wy, self.sum_w))
+
+    def vary_ratio(self, denominator: "ReplicateSums") -> float | None:
+        """The variance of the ratio of this total to another of the same people."""
+        return self._vary(_divide(self.sum_wy, denominator.sum_wy))
+
+    def vary_total(self) -> float | None:
+        return self._vary(self.whole)
+
+    def _vary(self, figures: Floats) -> float | None:
+        se = estimate_replicated(figures, self.replication)[1]
+        return None if se is None else se**2
+
+
+def vary_standardised(groups: Sequence[ReplicateSums], shares: Floats) -> tuple[float | None, int]:
+    """The variance of the mean with these shares (groups,) of a domain's groups, and its degrees of freedom."""
+    means = np.array([_divide(group.sum_wy, group.sum_w) for group in groups])
+    se = estimate_replicated(shares @ means, groups[0].replication)[1]
+    return None if se is None else se**2, count_df(np.vstack([group.weights for group in groups]))
+
+
+def _divide(top: Floats, bottom: Floats) -> Floats:
+    """Not a number where a replicate has nothing to divide by."""
+    divided: Floats = np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+    return divided
 
 
 def estimate_replicated(figures: Floats, replication: Replication) -> tuple[float, float | None]:

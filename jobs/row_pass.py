@@ -31,12 +31,16 @@ MOST_CORES = 8  # that a smaller one is cut for
 
 @dataclass(frozen=True)
 class Part:
-    """What a successful attempt at a part made: the files of its judged and of its accepted rows, and their counts."""
+    """What a successful attempt at a part made: the files of its judged and of its accepted rows, and their counts.
+
+    `totals` are of accepted rows, by column: of the weight and the replicate weights, where there are some.
+    """
 
     judged: str
     accepted: str
     tally: Tally
     classes: Classes
+    totals: dict[str, float]
 
 
 def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, folder: Path) -> list[Part]:
@@ -80,6 +84,9 @@ def _judge_part(
     for table, file in zip((judged, kept), files, strict=True):
         pq.write_table(table, file, row_group_size=ROWS_PER_GROUP, compression="zstd")
     typed = {name: name + RAW for name, kind in judge.types.items() if kind != "text"}
+    typed |= {name: name + RAW for name in judge.replicates}
+    weights = (classed[0], *judge.replicates) if judge.replicates else ()
+    totals = {name: pc.sum(kept[name]).as_py() or 0.0 for name in weights}
     classes = count_classes(judged, *classed, ACCEPTED, QUARANTINED)
-    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED), classes)
+    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED), classes, totals)
     yield pa.record_batch({"part": pa.array([pickle.dumps(part)], pa.binary())})

@@ -15,10 +15,20 @@ from expectations.codebook import Standard
 from expectations.outcomes import Outcome
 from jobs.domain_sums import Breakdown, name_breakdown, split_breakdown
 from jobs.estimates import Cell, Survey, split_domains
-from jobs.kinds import NO_DF, NO_VARIANCE, Sizes, leave_out, place_sums
+from jobs.kinds import NO_DF, Sizes, leave_out, place_sums
 from jobs.linearisation import score_standardised
 from jobs.presentation import judge_mean, judge_proportion, korn_graubard, standardised_effective_n, t_interval
-from jobs.survey import CellKey, CohortRow, DomainSums, Estimate, LonelyPsu, keep_answered, sum_variance
+from jobs.replicates import vary_standardised
+from jobs.survey import (
+    CellKey,
+    CohortRow,
+    DomainSums,
+    Estimate,
+    LonelyPsu,
+    explain_no_variance,
+    keep_answered,
+    sum_variance,
+)
 
 EMPTY_GROUP = "nobody in a group of the standard population answered"
 
@@ -69,8 +79,8 @@ def estimate_standardised_rows(
     Raises ContractBroken where a stratum has one PSU and `lonely_psu` is `fail`.
     """
     chosen = [outcome for outcome in outcomes if outcome.kind in ("mean", "proportion") and not outcome.latent]
-    crossed, domains, sizes = cross_breakdowns(breakdowns, standard), split_domains(sums), survey.sizes
-    shares = np.array(list(standard.normalised.values()))
+    crossed, domains = cross_breakdowns(breakdowns, standard), split_domains(sums, survey.replicates)
+    shares, sizes = np.array(list(standard.normalised.values())), survey.sizes
     rows = []
     for name, cell in domains:
         breakdown = split_breakdown(name)
@@ -114,10 +124,13 @@ def estimate_standardised(
     certain = proportion and cases in (0, n)
     if certain:
         mean = 1.0 if cases else 0.0  # exactly, whatever the last digit of the shares says
-    df = len(psus) - len(np.unique(stratum))
-    variance = sum_variance(stratum, scores, sizes, lonely_psu)
+    variance: float | None
+    if replicates := [part.replicates for part in parts if part.replicates]:
+        variance, df = vary_standardised(replicates, shares)
+    else:
+        variance, df = sum_variance(stratum, scores, sizes, lonely_psu), len(psus) - len(np.unique(stratum))
     if variance is None:
-        return leave_out("standardised", n, cases, weight, mean, df, NO_VARIANCE)
+        return leave_out("standardised", n, cases, weight, mean, df, explain_no_variance(parts[0]))
     se = 0.0 if certain else math.sqrt(variance)
     low: float | None
     high: float | None

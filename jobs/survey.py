@@ -1,4 +1,4 @@
-"""Design-based means and proportions of a domain, by Taylor linearisation, from sums per PSU.
+"""Design-based means and proportions of a domain, from sums per PSU: by Taylor linearisation, or replicate weights.
 
 Stratified, clustered, weighted samples; PSUs with replacement within strata. A domain is estimated on the full design:
 its strata keep the number of PSUs that they have in the design, and a PSU without anybody of the domain contributes
@@ -26,6 +26,7 @@ from jobs.presentation import (
     logit_interval,
     t_interval,
 )
+from jobs.replicates import ReplicateSums
 
 Kind = Literal["mean", "proportion", "standardised", "total", "ratio", "quantile", "change"]
 LonelyPsu = Literal["fail", "adjust", "certainty", "remove", "average"]
@@ -34,12 +35,17 @@ Disclosure = Literal["shown", "suppressed", "complementary"]
 
 CellKey = tuple[tuple[str, ...], tuple[str, ...], str]  # breakdown, cell, outcome
 
+NO_VARIANCE = "every stratum has one PSU, so there is no variance"
+NO_REPLICATE = "nobody in the cell has a replicate weight above 0, so there is no variance"
 SUMS = ("n", "n_cases", "sum_w", "sum_wy", "sum_wyy")
 
 
 @dataclass(frozen=True)
 class DomainSums:
-    """One outcome in one domain: arrays over its PSUs, all of one length; sums over the people who answered."""
+    """One outcome in one domain: arrays over its PSUs, all of one length; sums over the people who answered.
+
+    Variance and degrees of freedom are those of `replicates`, where there are some.
+    """
 
     stratum: NDArray[Any]
     psu: NDArray[Any]
@@ -48,6 +54,7 @@ class DomainSums:
     sum_w: NDArray[np.float64]
     sum_wy: NDArray[np.float64]
     sum_wyy: NDArray[np.float64]
+    replicates: ReplicateSums | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +139,9 @@ def estimate_domain(
     mean = math.fsum(domain.sum_wy) / weight
     if cases in (0, n):
         mean = 1.0 if cases else 0.0  # exactly, whatever the last digit of the sums says
-    scores = (domain.sum_wy - mean * domain.sum_w) / weight
-    variance = sum_variance(domain.stratum, scores, design_sizes, lonely_psu)
-    df = len(scores) - len(np.unique(domain.stratum))
+    variance, df = vary_mean(domain, mean, design_sizes, lonely_psu), count_df(domain)
     if variance is None:
-        reason = "every stratum has one PSU, so there is no variance"
+        reason = explain_no_variance(domain)
         return Estimate(kind, n, cases, weight, mean, None, df, None, None, None, None, "suppress", reason)
     se = 0.0 if cases in (0, n) else math.sqrt(variance)
     low: float | None
@@ -158,7 +163,25 @@ def keep_answered(domain: DomainSums) -> DomainSums:
     """PSUs where somebody answered, in one order, so that no digit hangs on how the rows came."""
     order = np.lexsort((domain.psu, domain.stratum))
     order = order[domain.n[order] > 0]
-    return DomainSums(**{name: column[order] for name, column in vars(domain).items()})
+    arrays = {name: column[order] for name, column in vars(domain).items() if name != "replicates"}
+    return DomainSums(**arrays, replicates=domain.replicates)
+
+
+def count_df(domain: DomainSums) -> int:
+    """PSUs less strata, of a domain's PSUs in which somebody answered; or what its replicate weights have."""
+    return domain.replicates.df if domain.replicates else len(domain.psu) - len(np.unique(domain.stratum))
+
+
+def vary_mean(domain: DomainSums, mean: float, sizes: Mapping[str, int], lonely_psu: LonelyPsu) -> float | None:
+    """The variance of a mean or proportion: by replicate weights, where there are some, or of its linearised scores."""
+    if domain.replicates:
+        return domain.replicates.vary_mean()
+    scores = (domain.sum_wy - mean * domain.sum_w) / math.fsum(domain.sum_w)
+    return sum_variance(domain.stratum, scores, sizes, lonely_psu)
+
+
+def explain_no_variance(domain: DomainSums) -> str:
+    return NO_REPLICATE if domain.replicates else NO_VARIANCE
 
 
 def _interval(method: IntervalMethod, mean: float, se: float, n: int, df: int) -> Interval:

@@ -21,6 +21,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "date": pa.date32(),
     "array<string>": pa.list_(pa.string()),
+    "array<double>": pa.list_(pa.float64()),
 }
 
 
@@ -98,6 +99,14 @@ DESIGN = (
     ColumnSpec("weight", "double", WEIGHT, "people represented", nullable=False),
     ColumnSpec("stratum", "string", "Sampling stratum", nullable=False),
     ColumnSpec("psu", "string", "Primary sampling unit; carries its stratum where labels repeat", nullable=False),
+)
+
+REPLICATES = ColumnSpec(
+    "replicate_weights",
+    "array<double>",
+    "Replicate weights in the codebook's order, each times what the person's weight was multiplied by",
+    "people represented",
+    nullable=False,
 )
 
 SERIES = ColumnSpec(
@@ -208,7 +217,8 @@ def features_columns(book: Codebook) -> list[ColumnSpec]:
     ]
     scales = [column for scale in book.scales for column in scale_columns(scale)]
     fold = ColumnSpec("fold", "tinyint", "0-9 from the pseudonym; fold 0 is held out of training", nullable=False)
-    return [PERSON, *items, *scales, *covariates, *cohort_columns(book), *DESIGN, fold]
+    replicates = [REPLICATES] if book.design.replicates else []
+    return [PERSON, *items, *scales, *covariates, *cohort_columns(book), *DESIGN, fold, *replicates]
 
 
 def _place_levels(item: Item) -> list[tuple[int, int]]:

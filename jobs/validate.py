@@ -3,10 +3,11 @@
 import math
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pyspark.errors import ArithmeticException, DateTimeException, NumberFormatException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -24,6 +25,7 @@ from jobs.lake import DataFile, StageRecord
 from jobs.layout import write_sorted
 from jobs.nonresponse import add_classes, classes_to_json
 from jobs.pseudonym import key_file, name_key
+from jobs.replicates import check_totals
 from jobs.row_pass import Part, judge_parts
 from jobs.sources import Delivered, read_extract
 from jobs.spark import SHUFFLE_PARTITIONS, spark_session
@@ -60,6 +62,7 @@ def run(job: Job) -> StageRecord:
         _compare_counts(job, tally.failed | tally.warned, verdicts)
         _check_quarantine(job.book, counts, failed)
         check_design(job.book, design)
+        _check_replicates(job.book, [part.totals for part in made])
         tables = _write_tables(job, judged, design, scratch)
         tables["accepted"] = job.night.adopt([Path(part.accepted) for part in made], "accepted")
         shutil.rmtree(scratch)
@@ -153,6 +156,13 @@ def _check_quarantine(book: Codebook, counts: Mapping[str, int], failed: Mapping
         )
     if counts[ACCEPTED] == 0:
         raise TooMuchQuarantined(f"no row is left: all {judged:,} eligible rows break a rule. {REMEDY}")
+
+
+def _check_replicates(book: Codebook, totals: Sequence[Mapping[str, float]]) -> None:
+    names = book.replicate_columns()
+    if names:
+        columns = (book.design.weight, *names)
+        check_totals(np.array([math.fsum(part[name] for part in totals) for name in columns]), names)
 
 
 def _share_answers(tally: Tally, book: Codebook) -> dict[str, Any]:

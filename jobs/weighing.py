@@ -19,7 +19,9 @@ EXACT = "decimal(38, 9)"  # sums of it hang on no order
 def weigh_people(features: DataFrame, classes: Classes, margins: Margins | None) -> tuple[DataFrame, dict[str, Any]]:
     """The features with the weights to estimate with, and what was done to them.
 
-    `classes` may be empty, of a night that counted none: nobody is then stood for by another.
+    `classes` may be empty, of a night that counted none: nobody is then stood for by another. Replicate weights are
+    multiplied by the same factors as their person's weight, so that what the factors themselves add to the variance, or
+    take from it, is not counted.
     Raises ContractBroken for margins that cannot be met.
     """
     details: dict[str, Any] = {}
@@ -45,12 +47,16 @@ def weigh_people(features: DataFrame, classes: Classes, margins: Margins | None)
 def multiply_weights(
     features: DataFrame, keys: Sequence[str], factors: Mapping[tuple[str | None, ...], float]
 ) -> DataFrame:
-    """Everybody's weight times the factor of their `keys`, 1 where there is none."""
+    """Everybody's weight, and replicate weights, times the factor of their `keys`, 1 where there is none."""
     if not factors:
         return features
     schema = ", ".join([*(f"`{FACTOR}{key}` string" for key in keys), f"{FACTOR} double"])
     told = features.sparkSession.createDataFrame([(*labels, factor) for labels, factor in factors.items()], schema)
     same = [features[key].eqNullSafe(told[FACTOR + key]) for key in keys]
     joined = features.join(F.broadcast(told), on=same, how="left")
-    weight = (F.col("weight") * F.coalesce(F.col(FACTOR), F.lit(1.0))).alias("weight")
-    return joined.select(*[weight if name == "weight" else F.col(name) for name in features.columns])
+    factor = F.coalesce(F.col(FACTOR), F.lit(1.0))
+    weighed = {
+        "weight": F.col("weight") * factor,
+        "replicate_weights": F.transform("replicate_weights", lambda weight: weight * factor),
+    }
+    return joined.select(*[weighed.get(name, F.col(name)).alias(name) for name in features.columns])

@@ -97,7 +97,24 @@ for (type in names(made)) {
       data = people, repweights = own * people$weight, weights = ~weight, type = type, combined.weights = TRUE,
       rho = if (type == "Fay") 0.3 else NULL, rscales = rscales, mse = mse
     ))
-    note_all(paste0(type, if (mse) "_mse" else ""), design)
+    name <- paste0(type, if (mse) "_mse" else "")
+    note_all(name, design)
+    # In each replicate anew, those of a stratum who answered stand for the others of it.
+    for (domain in c("all", "men", "women")) {
+      whole <- withReplicates(design, function(w, data) {
+        answered <- !is.na(data$high)
+        inside <- answered & (domain == "all" | data$sex == domain) & data$high
+        add <- function(chosen) tapply(w * chosen, data$stratum, sum)
+        sum(add(1) * add(inside) / add(answered))
+      })
+      note(paste0(name, "_whole"), domain, "high", "total", coef(whole), SE(whole), NA)
+      cell <- if (domain == "all") design else subset(design, sex == domain)
+      answered <- cell[!is.na(cell$variables$y), ]
+      over <- withReplicates(answered, function(w, data) {
+        sum(c(0.5, 0.3, 0.2) * tapply(w * data$y, data$age, sum) / tapply(w, data$age, sum))
+      })
+      note(paste0(name, "_standardised"), domain, "y", "standardised", coef(over), SE(over), degf(answered))
+    }
   }
   kept <- own[match(seq_len(nrow(units)), unit), ]
   factors[[type]] <- data.frame(

@@ -93,6 +93,34 @@ def test_rules_and_fates_are_those_of_plain_python(rows: list[dict[str, Any]], c
         assert row["ok__A_type"] == (None if text is None else row["A"] is not None)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "weights"),
+    [
+        ("1.25", "0", (1.25, 0.0)),
+        (" 2 ", "+1e2", (2.0, 100.0)),
+        ("-1", "1", None),
+        ("1", "inf", None),
+        ("1", "", None),
+        (None, "1", None),
+        ("1", "\u0663", None),
+        ("nan", "1", None),
+    ],
+)
+def test_replicate_weights_break_one_rule_together(first: str, second: str, weights: tuple[float, float]) -> None:
+    design = {"weight": "w", "stratum": "s", "psu": "p", "replicates": {"method": "bootstrap", "columns": ["r1-r2"]}}
+    schema = pa.schema([*SCHEMA, ("r1__raw", TEXT), ("r2__raw", TEXT)])
+    good = {**GOOD, "eligible": True, "day": datetime(2026, 1, 1, tzinfo=UTC), "day__raw": "2026-01-01"}
+    rows = [{**good, "person_id": "a", "r1__raw": "3", "r2__raw": "4"}]
+    rows.append({**good, "person_id": "b", "r1__raw": first, "r2__raw": second})
+    judged = judge_table(pa.Table.from_pylist(rows, schema), appoint_judge(make_book(design=design), RUN_DATE))
+    one, other = judged.to_pylist()
+    assert (one["r1"], one["r2"], one["fate"], one["failed_rules"]) == (3.0, 4.0, "accepted", [])
+    assert other["failed_rules"] == ([] if weights else ["replicate_weights"])
+    assert (other["r1__raw"], other["r2__raw"]) == (first, second)
+    if weights:
+        assert (other["r1"], other["r2"], other["fate"]) == (*weights, "accepted")
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_table_of_nobody_or_of_nothing(rows: int) -> None:
     nothing = pa.table({field.name: pa.nulls(rows, field.type) for field in SCHEMA})

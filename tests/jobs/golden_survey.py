@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from expectations.replication import Replication, choose_scales
+
+METHODS = ["BRR", "Fay", "JK1", "JKn", "bootstrap", "ACS", "JKn_mse", "bootstrap_mse"]
 FOLDER = Path(__file__).parent / "golden"
 TEXTS = {"psu": str, "stratum": str}
 
@@ -20,6 +23,25 @@ def read_estimates(method: str, kind: str | None = None) -> list[dict]:
     chosen = rows[(rows["method"] == method) & ((rows["kind"] == kind) | (kind is None))]
     assert len(chosen)
     return chosen.to_dict("records")
+
+
+def read_weights(name: str) -> tuple[np.ndarray, Replication]:
+    """Everybody's full and replicate weights (people, 1 + R) of one of METHODS, and the replicates' scales."""
+    method, _, mse = name.partition("_")
+    people, factors = read_people(), pd.read_csv(FOLDER / "factors.csv", dtype=TEXTS)
+    factors = factors[factors["method"] == method]
+    psu = factors["stratum"] + ":" + factors["psu"]
+    wide = factors.assign(psu=psu).pivot(index="psu", columns="replicate", values="factor")
+    weight = people["weight"].to_numpy()[:, None]
+    weights = np.hstack([weight, weight * wide.loc[people["psu"]].to_numpy()])
+    replication = choose_scales(
+        method,
+        weights.shape[1] - 1,
+        rho=0.3 if method == "Fay" else None,
+        rscales=list(factors.groupby("replicate")["rscale"].first()) if method == "JKn" else None,
+        mse=bool(mse),
+    )
+    return weights, replication
 
 
 def select(people: pd.DataFrame, domain: str, *answers: str) -> pd.DataFrame:

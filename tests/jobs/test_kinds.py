@@ -12,7 +12,7 @@ import pytest
 
 from expectations.outcomes import Outcome, parse_outcome
 from jobs.estimates import Survey, estimate_rows, list_sums
-from jobs.kinds import Response, estimate_change, estimate_ratio, estimate_total, linearise, subtract_traits
+from jobs.kinds import Response, estimate_change, estimate_ratio, estimate_total, linearise, subtract_nights
 from jobs.quantile_rows import estimate_quantile_rows
 from jobs.survey import count_psus, estimate_domain
 from tests.jobs.golden_survey import read_estimates, read_people, select
@@ -148,10 +148,10 @@ def test_samples_without_a_common_psu_are_independent():
 
 def test_a_traits_change_has_the_variance_of_both_nights_and_of_their_models_link():
     one = linearised(read_people().dropna(subset=["y"])).figures
-    got = subtract_traits(one, replace(one, estimate=one.estimate - 0.5, df=4), 0.03)
+    got = subtract_nights(one, replace(one, estimate=one.estimate - 0.5, df=4), 0.03)
     assert got.estimate == pytest.approx(0.5)
     assert (got.se, got.df) == (pytest.approx(math.sqrt(2 * one.se**2 + 0.03)), 4)
-    assert subtract_traits(one, replace(one, se=None), 0.0) is None
+    assert subtract_nights(one, replace(one, se=None), 0.0) is None
 
 
 def test_nothing_has_changed_in_the_same_answers():

@@ -1,41 +1,19 @@
 """Replicate weights against R's svrepdesign, and weights that do not match."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from expectations.errors import ContractBroken
+from expectations.replication import choose_scales, spread_run
 from jobs.presentation import log_t_interval, t_interval
 from jobs.quantiles import estimate_quantile
-from jobs.replicates import check_totals, choose_scales, count_df, estimate_replicated
-from tests.jobs.golden_survey import FOLDER, TEXTS, read_estimates, read_people, select
-
-METHODS = ["BRR", "Fay", "JK1", "JKn", "bootstrap", "ACS", "JKn_mse", "bootstrap_mse"]
-
-
-def read_weights(method):
-    """Everybody's full and replicate weights (people, 1 + R), and the replicates' scales."""
-    people, factors = read_people(), pd.read_csv(FOLDER / "factors.csv", dtype=TEXTS)
-    factors = factors[factors["method"] == method]
-    wide = factors.assign(psu=factors["stratum"] + ":" + factors["psu"]).pivot(
-        index="psu", columns="replicate", values="factor"
-    )
-    rscales = factors.groupby("replicate")["rscale"].first().to_numpy()
-    weight = people["weight"].to_numpy()[:, None]
-    return np.hstack([weight, weight * wide.loc[people["psu"]].to_numpy()]), rscales
+from jobs.replicates import check_totals, count_df, estimate_replicated
+from tests.jobs.golden_survey import METHODS, read_estimates, read_people, read_weights, select
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_as_in_r(name):
-    method, _, mse = name.partition("_")
-    weights, rscales = read_weights(method)
-    replication = choose_scales(
-        method,
-        weights.shape[1] - 1,
-        rho=0.3 if method == "Fay" else None,
-        rscales=list(rscales) if method == "JKn" else None,
-        mse=bool(mse),
-    )
+    weights, replication = read_weights(name)
     check_totals(weights.sum(axis=0), [f"w{i}" for i in range(weights.shape[1] - 1)])
     everybody = read_people()
     for row in read_estimates(name):
@@ -74,12 +52,11 @@ def test_a_replicate_in_which_the_cell_has_nobody_is_left_out():
 
 
 def test_doubling_every_weight_doubles_totals_and_changes_no_mean():
-    weights, _ = read_weights("bootstrap")
+    weights, replication = read_weights("bootstrap")
     people = read_people()
     kept = people["y"].notna().to_numpy()
     total = (weights[kept] * people["y"].to_numpy()[kept, None]).sum(axis=0)
     mean = total / weights[kept].sum(axis=0)
-    replication = choose_scales("bootstrap", len(mean) - 1)
     assert estimate_replicated(2 * total, replication) == tuple(2 * x for x in estimate_replicated(total, replication))
     assert estimate_replicated(2 * total / (2 * weights[kept].sum(axis=0)), replication) == estimate_replicated(
         mean, replication
@@ -98,8 +75,20 @@ WRONG = [
 
 @pytest.mark.parametrize(("given", "options", "message"), WRONG)
 def test_scales_that_do_not_fit_the_method(given, options, message):
-    with pytest.raises(ContractBroken, match=message):
+    with pytest.raises(ValueError, match=message):
         choose_scales(*given, **options)
+
+
+def test_a_run_of_columns_may_be_padded():
+    assert spread_run("W_REP8-W_REP11") == ("W_REP8", "W_REP9", "W_REP10", "W_REP11")
+    assert spread_run("a1b08-a1b10") == ("a1b08", "a1b09", "a1b10")
+    assert spread_run("brr_a") == ("brr_a",)
+
+
+@pytest.mark.parametrize("entry", ["rep1-weight9", "rep9-rep1", "rep-rep9", "rep1-rep1"])
+def test_what_is_no_run_of_columns(entry):
+    with pytest.raises(ValueError, match="is no run of numbered columns"):
+        spread_run(entry)
 
 
 @pytest.mark.parametrize(
