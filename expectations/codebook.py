@@ -297,11 +297,22 @@ class Drift(Part):
     null_share: float = Field(default=0.1, gt=0, le=1)
 
 
+class Calendar(Part):
+    """Public releases lie `least_days` apart, and need `least_change` people who came, left or answered anew."""
+
+    least_days: int = Field(default=1, ge=1)
+    least_change: int = Field(default=0, ge=0)
+
+
 class Disclosure(Part):
-    """Disclosure control: the rule set, and whether a person must sign a release off before it is published."""
+    """Disclosure control: the rule set, whether a person must sign a release off before it is published, and when.
+
+    Without a calendar every night is released.
+    """
 
     profile: Literal["opensafely", "midpoint6", "cms", "nhs_mhsds", "acro"] = "opensafely"
     review: bool = False
+    calendar: Calendar | None = None
 
 
 class Codebook(Part):

@@ -1,4 +1,7 @@
-"""Stage 5: design-based estimates for every breakdown and outcome, and what of them may be published."""
+"""Stage 5: design-based estimates for every breakdown and outcome, and what of them may be published.
+
+A night that the release calendar keeps internal has no public tables: nothing of it lies in the public zone.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,6 +28,7 @@ from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.linking_error import linking_variance
 from jobs.nonresponse import classes_from_json
 from jobs.quantile_rows import estimate_quantile_rows
+from jobs.release_calendar import decide_release
 from jobs.releases import read_earlier
 from jobs.replicate_sums import Replicated, ReplicatePass
 from jobs.response import count_answers, rate_response
@@ -73,27 +77,32 @@ def run(job: Job) -> StageRecord:
     if imputed:
         traits = _estimate_traits(imputed, design, sampled, job.book)
         rows += [*traits, *_compare_nights(traits, last, trained)]
-    rows, profile = sort_rows(rows), PROFILES[job.book.disclosure.profile]
+    rows, profile, decision = sort_rows(rows), PROFILES[job.book.disclosure.profile], decide_release(job)
     scratch = night.scratch("aggregate")
-    releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
-    public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
     # Outcomes made of a trait have the unit of the model's series.
     series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
     internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))
-    shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
     written = {
         "cohort_sums": _write_sums(sums, job.book, scratch / "sums"),
         "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
-        "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
-        "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
-        "distributions": _write_table(shares, distributions_columns(job.book), scratch / "distributions"),
     }
+    public: list[CohortRow] = []
+    if decision.public:
+        releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
+        public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
+        shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
+        written |= {
+            "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
+            "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
+            "distributions": _write_table(shares, distributions_columns(job.book), scratch / "distributions"),
+        }
     tables = {table: night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
     since = last.survey.run_date.isoformat() if last else None
-    details = {"plausible_values": imputed.details if imputed else None, "since": since}
+    imputation = imputed.details if imputed else None
+    details = {"plausible_values": imputation, "since": since, "release": decision.to_json()}
     inputs = night.digests("validate", "preprocess", "train", "score")
     return StageRecord("aggregate", inputs, tables, counts, details)
 

@@ -24,7 +24,7 @@ import structlog
 from expectations.codebook import Codebook, find_codebook, read_codebook
 from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
-from jobs.lake import ORDER, Lake, Night, StageRecord
+from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
 from jobs.profiling import profile_stage
 from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
@@ -238,6 +238,8 @@ def run_audit(arguments: argparse.Namespace) -> int:
     manifest = lake.published(arguments.run_date)
     if manifest is None:
         raise StageError(f"no night of {arguments.run_date} is published: there is nothing to audit")
+    if not is_public(manifest):
+        raise StageError(f"the night of {arguments.run_date} stayed internal: there is nothing to audit")
     book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml"))
     with tempfile.TemporaryDirectory(dir=lake.staging) as scratch:
         check_exposed(audit_published(lake, manifest, book, Path(scratch)))

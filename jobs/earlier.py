@@ -1,4 +1,4 @@
-"""The published night that changes are told from."""
+"""The public release that changes are told from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -14,6 +14,7 @@ from jobs.design import read_design, read_sampled
 from jobs.domain_sums import split_breakdown
 from jobs.estimates import Survey
 from jobs.job import Job
+from jobs.lake import list_public
 from jobs.survey import CellKey, Estimate
 
 
@@ -28,12 +29,12 @@ class Last:
 
 
 def find_last(job: Job) -> Last | None:
-    """The last published night before this one that had the same codebook, in name and version; None where none is.
+    """The last public release before this night that had the same codebook, in name and version; None where none is.
 
     Raises StageError where a file of it is missing.
     """
     mine = (job.book.codebook, job.book.version)
-    for manifest in reversed(job.lake.manifests()):
+    for manifest in reversed(list_public(job.lake.manifests())):
         told = manifest["codebook"]
         known = "cohort_sums" in manifest["stages"]["aggregate"]["tables"]
         if manifest["run_date"] < job.run_date.isoformat() and known and (told["name"], told["version"]) == mine:

@@ -79,6 +79,15 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
         raise
 
 
+def is_public(manifest: Mapping[str, Any]) -> bool:
+    """Whether a published night was released to the public zone; nights of before the release calendar were."""
+    return bool((manifest.get("release") or {}).get("public", True))
+
+
+def list_public(manifests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [manifest for manifest in manifests if is_public(manifest)]
+
+
 def flush(path: Path) -> None:
     """Waits until a file's content, or a folder's entries, are on the disk: a manifest must not outlive its files."""
     handle = os.open(path, os.O_RDONLY)

@@ -1,6 +1,7 @@
 """Who moved between two nights: for each cell, people who came, left or answered anew, counted and never named."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -24,21 +25,40 @@ def find_moves(
     cut, is another than it was has answered anew.
     """
     names = list(dict.fromkeys(name for breakdown in breakdowns for name in breakdown))
-    with duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET temp_directory = ?", [str(scratch)])
-        for table, files in (("now", now), ("before", then)):
-            answers = [f"{_answer(outcome)} AS o{i}" for i, outcome in enumerate(outcomes)]
-            columns = ", ".join(["person_id", *(f'"{name}"' for name in names), *answers])
-            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-            connection.execute(
-                f"CREATE VIEW {table} AS SELECT {columns} FROM read_parquet([{listed}], hive_partitioning = false) "
-                "WHERE weight > 0"
-            )
+    answers = [f"{_answer(outcome)} AS o{i}" for i, outcome in enumerate(outcomes)]
+    with _open_nights(now, then, [*(f'"{name}"' for name in names), *answers], scratch) as connection:
         found = dict[Key, Move]()
         for breakdown in breakdowns:
             found |= _count_moves(connection, breakdown, outcomes)
     return found
+
+
+def count_movers(now: Sequence[Path], then: Sequence[Path], answers: Sequence[str], scratch: Path) -> int:
+    """How many people came, left, or have another answer than they had; `answers` are columns of both nights."""
+    differs = "".join(f' OR now."{name}" IS DISTINCT FROM before."{name}"' for name in answers)
+    with _open_nights(now, then, [f'"{name}"' for name in answers], scratch) as connection:
+        (people,) = connection.execute(
+            "SELECT count(*) FROM now FULL JOIN before ON now.person_id = before.person_id "
+            f"WHERE now.person_id IS NULL OR before.person_id IS NULL{differs}"
+        ).fetchall()[0]
+    return int(people)
+
+
+@contextmanager
+def _open_nights(
+    now: Sequence[Path], then: Sequence[Path], columns: Sequence[str], scratch: Path
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The people with a weight as the views `now` and `before`."""
+    with duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY}'")
+        connection.execute("SET temp_directory = ?", [str(scratch)])
+        for view, files in (("now", now), ("before", then)):
+            listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+            connection.execute(
+                f"CREATE VIEW {view} AS SELECT {', '.join(['person_id', *columns])} "
+                f"FROM read_parquet([{listed}], hive_partitioning = false) WHERE weight > 0"
+            )
+        yield connection
 
 
 def _answer(outcome: Outcome) -> str:

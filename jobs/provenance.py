@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jobs.lake import is_public
+
 PACKAGES = ("expectations", "jobs", "model")
 NIGHT_TYPES = {
     "run_date": "DATE NOT NULL",
@@ -38,13 +40,16 @@ def hash_code() -> str:
 
 
 def describe_night(manifest: Manifest) -> dict[str, Any]:
-    """A night in one row of NIGHT_TYPES; `manifest` and `report` are paths in the public zone. Null where not known."""
+    """A night in one row of NIGHT_TYPES; `manifest` and `report` are paths in the public zone. Null where not known.
+
+    A night that stayed internal has none of both.
+    """
     stages, codebook = manifest["stages"], manifest.get("codebook", {})
     trained, reported = (stages.get(stage, {}).get("details", {}) for stage in ("train", "report"))
     return {
         "run_date": manifest["run_date"],
         "token": manifest["token"],
-        "manifest": f"runs/run_date={manifest['run_date']}/{manifest['token']:08d}.json",
+        "manifest": _name_manifest(manifest) if is_public(manifest) else None,
         "report": _in_zone(reported["report"]) if "report" in reported else None,
         "codebook": codebook.get("name"),
         "codebook_version": codebook.get("version"),
@@ -54,6 +59,10 @@ def describe_night(manifest: Manifest) -> dict[str, Any]:
         "mindcensus": manifest.get("mindcensus"),
         "code_sha256": manifest.get("code_sha256"),
     }
+
+
+def _name_manifest(manifest: Manifest) -> str:
+    return f"runs/run_date={manifest['run_date']}/{manifest['token']:08d}.json"
 
 
 def list_files(manifests: Iterable[Manifest], tables: Sequence[str]) -> str:

@@ -13,9 +13,20 @@ from jobs.dictionary import write_dictionary
 from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
-from jobs.lake import ORDER, PUBLIC_TABLES, RESTRICTED_TABLES, Lake, Night, StageRecord, flush, write_atomically
+from jobs.lake import (
+    ORDER,
+    PUBLIC_TABLES,
+    RESTRICTED_TABLES,
+    Lake,
+    Night,
+    StageRecord,
+    flush,
+    list_public,
+    write_atomically,
+)
 from jobs.promotions import list_promotions
 from jobs.provenance import hash_code, list_files
+from jobs.release_calendar import check_calendar
 from jobs.releases import audit_night, check_exposed, digest_release, find_sign_off
 
 NEEDED = ORDER[:-1]
@@ -35,8 +46,13 @@ def run(job: Job) -> StageRecord:
     newest = job.lake.published(job.run_date)
     if newest and newest["token"] > job.night.token:
         raise StageError(f"a later night of {job.run_date} is published already: this one is given up")
-    manifest["release"] = describe_release(job, records)
-    check_exposed(audit_night(job.night, job.book))
+    decision = check_calendar(job, records["aggregate"])
+    manifest["release"] = decision.to_json()
+    if decision.public:
+        manifest["release"] |= describe_release(job, records)
+        check_exposed(audit_night(job.night, job.book))
+    else:
+        job.log.info(f"release: internal, next possible on {decision.next_possible}", why=decision.why)
     _create_manifest(job.lake, job.night, manifest)
     refresh(job)
     return StageRecord("publish", counts=manifest["rows"])
@@ -49,7 +65,8 @@ def describe_release(job: Job, records: Mapping[str, StageRecord]) -> dict[str, 
     """
     rules = job.book.disclosure
     folder = job.lake.restricted / "runs" / f"run_date={job.run_date.isoformat()}"
-    earlier = [token for file in folder.glob("[0-9]*.json") if (token := int(file.stem)) < job.night.token]
+    before = [json.loads(file.read_text()) for file in folder.glob("[0-9]*.json") if int(file.stem) < job.night.token]
+    earlier = [manifest["token"] for manifest in list_public(before)]
     if rules.review and earlier and not job.reason:
         raise UsageError(f"{job.run_date} is published already: say why it is corrected by --reason TEXT")
     return {
@@ -104,9 +121,9 @@ def _check_files(lake: Lake, records: Mapping[str, StageRecord], remedy: str = "
             path = lake.root / file.path
             if not path.exists() or path.stat().st_size != file.size:
                 raise StageError(f"{file.path} is missing or damaged{remedy or f': run {record.stage} again'}")
-    report = lake.root / records["report"].details["report"]
-    if not report.exists():
-        raise StageError(f"{report} is missing{remedy or ': run report again'}")
+    report = records["report"].details.get("report")
+    if report and not (lake.root / report).exists():
+        raise StageError(f"{lake.root / report} is missing{remedy or ': run report again'}")
 
 
 def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> None:
@@ -128,21 +145,23 @@ def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> N
 def refresh(job: Job) -> None:
     """Makes anew what follows from the manifests: history of models, public manifests, latest report, catalogs.
 
-    Killed at any moment and run again, it ends the same; what is left over of unpublished nights goes last.
+    Killed at any moment and run again, it ends the same; what is left over of unpublished nights goes last. After an
+    internal night everything public is made anew of the releases before: it says what it said.
     """
     manifests = job.lake.manifests()
+    released = list_public(manifests)
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
-    for manifest in manifests:
+    for manifest in released:
         _write_public_manifest(job.lake, manifest)
     # Before the catalog names the files, so that whoever could read the night before can read this one.
     _open_public(job.lake)
     write_catalog(job.lake.restricted, manifests)
-    write_catalog(job.lake.public, manifests)
-    write_atomically(job.lake.public / FILES, list_files(manifests, PUBLIC_TABLES), 0o644)
-    if manifests[-1]["run_date"] == job.run_date.isoformat():
+    write_catalog(job.lake.public, released)
+    write_atomically(job.lake.public / FILES, list_files(released, PUBLIC_TABLES), 0o644)
+    if released[-1]["run_date"] == job.run_date.isoformat():
         write_dictionary(job.lake.public, job.book)
-    report = job.lake.root / manifests[-1]["stages"]["report"]["details"]["report"]
+    report = job.lake.root / released[-1]["stages"]["report"]["details"]["report"]
     write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
     _clean(job.lake, job.night)
 
@@ -197,8 +216,8 @@ def remove_unnamed(lake: Lake, run_date: date, token: int) -> None:
     for file in folder.glob("[0-9]*.json"):
         stages = json.loads(file.read_text())["stages"]
         named |= {f["path"] for s in stages.values() for files in s["tables"].values() for f in files}
-        named.add(stages["report"]["details"]["report"])
-    folders = [lake.table_folder(table, run_date) for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]
+        named.add(stages["report"]["details"].get("report"))
+    folders = [lake.zone(table) / table / folder.name for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]
     folders.append(lake.public / "reports" / folder.name)
     for file in (file for table in folders for file in table.glob("[0-9]*.*")):
         if int(file.name[:8]) <= token and str(file.relative_to(lake.root)) not in named:

@@ -15,7 +15,7 @@ from jobs.attack import Exposure, find_exposed
 from jobs.disclosure import Release
 from jobs.disclosure_profiles import PROFILES
 from jobs.errors import Exposed, NotSignedOff, StageError
-from jobs.lake import Lake, Night, StageRecord, write_atomically
+from jobs.lake import Lake, Night, StageRecord, list_public, write_atomically
 from jobs.movement import find_moves
 from jobs.standardised import list_unpublished
 from jobs.survey import CohortRow, Estimate
@@ -41,12 +41,13 @@ def read_rows(files: Sequence[Path]) -> list[CohortRow]:
 
 
 def read_earlier(lake: Lake, run_date: str, book: Codebook, profiles: Sequence[Path], scratch: Path) -> list[Release]:
-    """The releases of the same codebook before the date, with what has changed in every cell since.
+    """The public releases of the same codebook before the date, with what has changed in every cell since.
 
     `profiles` are tonight's. Raises StageError, which names the night, where a file of an earlier one is missing or
     damaged.
     """
-    before = [m for m in lake.manifests() if m["run_date"] < run_date and m["codebook"]["name"] == book.codebook]
+    released = list_public(lake.manifests())
+    before = [m for m in released if m["run_date"] < run_date and m["codebook"]["name"] == book.codebook]
     return [_read_release(lake, manifest, book, profiles, scratch) for manifest in before[-EARLIER:]]
 
 

@@ -22,6 +22,7 @@ from jobs.findings import Row, find_findings
 from jobs.job import Job
 from jobs.lake import PUBLIC_TABLES, StageRecord, write_atomically
 from jobs.pages import render_page
+from jobs.release_calendar import Decision
 from jobs.report_facts import find_series, show_quality, word_scale, word_warnings
 from jobs.report_outcomes import count_withheld, show_headline, show_outcome
 from jobs.report_releases import Release, read_releases
@@ -46,8 +47,14 @@ class ReportContext:
 
 
 def run(job: Job) -> StageRecord:
-    """Writes public/reports/run_date=…/<token>-<sha>.html; `publish` makes it the latest one."""
-    written = job.night.read("aggregate").tables
+    """Writes public/reports/run_date=…/<token>-<sha>.html; `publish` makes it the latest one.
+
+    A night that the release calendar keeps internal has no report.
+    """
+    aggregated, inputs = job.night.read("aggregate"), job.night.digests("aggregate")
+    if not Decision.from_json(aggregated.details.get("release")).public:
+        return StageRecord("report", inputs=inputs)
+    written = aggregated.tables
     for table in NEEDED:
         if not written.get(table):
             raise StageError(f"aggregate wrote no {table} for {job.run_date}: run `mindcensus aggregate` again")
@@ -71,7 +78,7 @@ def run(job: Job) -> StageRecord:
     write_atomically(path, page)
     path.chmod(0o644)
     details = {"report": str(path.relative_to(job.lake.root)), "sha256": digest}
-    return StageRecord("report", inputs=job.night.digests("aggregate"), details=details)
+    return StageRecord("report", inputs=inputs, details=details)
 
 
 def render_report(context: ReportContext) -> str:

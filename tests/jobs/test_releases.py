@@ -10,7 +10,7 @@ from expectations.outcomes import Outcome
 from jobs.disclosure import Move
 from jobs.errors import EXPOSED, NOT_SIGNED_OFF, Exposed, NotSignedOff, StageError, exit_code
 from jobs.lake import DataFile, Lake, Night, StageRecord
-from jobs.movement import find_moves
+from jobs.movement import count_movers, find_moves
 from jobs.releases import find_sign_off, read_rows, sign_off
 
 OUTCOMES = [Outcome("mood_total", "mean", "mood_total"), Outcome("mood_ge5", "proportion", "mood_total", ">=", 5)]
@@ -52,6 +52,13 @@ def test_who_moved(tmp_path):
     assert moves[(), (), *cut] == Move(4, 1)  # b has stayed on the same side
     assert moves[("sex",), ("f",), *total] == Move(4, 0)
     assert moves[("sex",), ("m",), *total] == Move(3, 1)
+
+
+def test_how_many_moved(tmp_path):
+    now, then = write_night(tmp_path, 1), write_night(tmp_path, 0)
+    assert count_movers(now, then, ["mood_total"], tmp_path) == 5  # d alone has only changed groups
+    assert count_movers(now, then, [], tmp_path) == 2
+    assert count_movers(now, now, ["mood_total"], tmp_path) == 0
 
 
 def test_a_damaged_table_is_named(tmp_path):
