@@ -18,6 +18,7 @@ from jobs.design import read_design, read_sampled
 from jobs.disclosure_profiles import PROFILES, Profile, redact_count
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
+from jobs.dominance import find_dominated, mark_dominated
 from jobs.earlier import Last, find_last
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sort_rows, split_sums
 from jobs.following import find_key, protect_kinds
@@ -88,6 +89,9 @@ def run(job: Job) -> StageRecord:
     }
     public: list[CohortRow] = []
     if decision.public:
+        dominated = find_dominated(files, [*breakdowns, *added], outcomes, profile, scratch)
+        rows = mark_dominated(rows, dominated)
+        groups = replace(groups, unpublished=mark_dominated(groups.unpublished, dominated)) if groups else None
         releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
         public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
         shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []

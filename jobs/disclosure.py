@@ -27,6 +27,7 @@ UNBOUNDED = 1000.0
 TOO_FEW = "withheld: too few people"
 TOO_FEW_CASES = "withheld: too few people on one side of the cut"
 TOO_FEW_DF = "withheld: too few degrees of freedom"
+DOMINATED = "withheld: one or two people make up nearly all of it"
 NEIGHBOUR = "withheld: it would give a neighbouring figure away"
 FEW_MOVED = "withheld: too few people came, left or answered anew since an earlier release"
 
@@ -111,7 +112,7 @@ def _protect_outcome(
         lines, sizes, no_count, no_count | chosen, is_small_sum, rooms, width, known - chosen
     )
 
-    reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row.figures, profile))}
+    reasons = {i: reason for i, row in enumerate(rows) if (reason := _redact_figure(row, profile))}
     secret = no_count | beside_few | set(reasons) | set(kept)
     rounded = [_judge_again(round_figures(row, profile), row) for row in rows]
     unreliable = {i for i, figures in enumerate(rounded) if figures.presentation == "suppress" and sizes[i]}
@@ -156,10 +157,10 @@ def cover_figures(
     return hide_neighbours(lines, sizes, secret, hidden, small, rooms, profile.least_width, known)
 
 
-def is_protected(figures: Estimate, profile: Profile) -> bool:
+def is_protected(row: CohortRow, profile: Profile) -> bool:
     """Whether a cell has so few people, or so few on one side of its cut, that its figure may not be told."""
-    few = is_small(figures.n or 0, profile.redact_up_to, profile.zero == "suppressed")
-    return few or _redact_figure(figures, profile) is not None
+    few = is_small(row.figures.n or 0, profile.redact_up_to, profile.zero == "suppressed")
+    return few or _redact_figure(row, profile) is not None
 
 
 Fate = tuple[Disclosure, str]
@@ -188,8 +189,9 @@ def _compare_releases(
     return linked, kept, known
 
 
-def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
+def _redact_figure(row: CohortRow, profile: Profile) -> str | None:
     """Why the estimate of a cell must go though its count may stay. A proportion's whole group is its cell."""
+    figures = row.figures
     if not figures.n:
         return None
     if figures.n_cases is not None:
@@ -198,6 +200,8 @@ def _redact_figure(figures: Estimate, profile: Profile) -> str | None:
             return TOO_FEW_CASES
     if figures.df is not None and figures.df < profile.min_df:
         return TOO_FEW_DF
+    if row.dominated:
+        return DOMINATED
     return None
 
 

@@ -72,7 +72,7 @@ def _find_hidden(
     secret = {
         i
         for i, (key, row) in enumerate(zip(keys, rows, strict=True))
-        if (shown[key].disclosure in HIDDEN if key in shown else is_protected(row.figures, profile))
+        if (shown[key].disclosure in HIDDEN if key in shown else is_protected(row, profile))
     }
     # What is too uncertain to be shown, and what no breakdown has, can still hide a secret: not beside its own figure.
     known = {i for i, key in enumerate(keys) if key in shown and shown[key].figures.estimate is not None} - secret

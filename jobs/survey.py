@@ -86,6 +86,7 @@ class CohortRow:
     figures: Estimate
     disclosure: Disclosure | None = None
     since: date | None = None  # of a change: the night that it is a change from
+    dominated: bool = False  # of a mean: one or two people make up nearly all of it
 
     def to_record(self, cohorts: Sequence[str]) -> dict[str, Any]:
         """The row under the column names of the cohorts tables; cohorts outside the breakdown are null."""

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.codebook import Codebook, read_codebook
+from expectations.codebook import Codebook, Standard, read_codebook
 from jobs.errors import StageError
 from jobs.findings import find_findings
 from jobs.job import Job
@@ -81,12 +81,13 @@ def tabulate(book: Codebook, rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def add_kinds(book: Codebook, table: pa.Table) -> pa.Table:
-    """The same figures with totals, medians and changes; a total of a group whose share is suppressed is no row."""
+    """The same figures with totals, medians, changes and standardised ones; none of a group that is suppressed."""
     rows = [{**row, "since": None} for row in table.to_pylist()]
     more = []
     for row in (row for row in rows if row["estimate"] is not None):
         if row["outcome"] == "phq9_ge10":
             more.append(row | {"kind": "total", "estimate": 1234000.0, "ci_low": 1200000.0, "ci_high": 1270000.0})
+            more.append(row | {"kind": "standardised", "estimate": 0.0912, "ci_low": 0.081, "ci_high": 0.1023})
             bounds = {"estimate": -0.012, "ci_low": -0.02, "ci_high": -0.004}
             more.append(row | bounds | {"kind": "change", "since": date(2031, 1, 1)})
         if row["outcome"] == "phq9_total":
@@ -152,7 +153,9 @@ def page(book: Codebook) -> str:
 @pytest.fixture(scope="module")
 def rich_page(book: Codebook) -> str:
     """Every kind of row, a trait and its distributions, and two earlier releases."""
-    book = book.model_copy(update={"outcomes": (*book.outcomes, "depression_mean")})
+    shares = dict.fromkeys(next(cohort.groups for cohort in book.cohorts if cohort.key == "age_band"), 1.0)
+    standard = Standard(cohort="age_band", shares=shares, source="The even population, 2031")
+    book = book.model_copy(update={"outcomes": (*book.outcomes, "depression_mean"), "standard": standard})
     tables = {"cohorts": add_kinds(book, make_cohorts(book)), "distributions": make_distributions(book)}
     named = make_context(book, **tables).tables
     return render_report(ReportContext(RUN_DATE, 7, book, SHA, named, make_releases(book)))
@@ -308,6 +311,12 @@ def test_the_heat_map_has_every_figure_of_its_cells(book: Codebook, page: str) -
         else f"{100 * row['estimate']:.1f}" for row in rows
     }  # fmt: skip
     assert drawn == expected
+
+
+def test_the_standardised_figure_and_its_population_are_told(rich_page: str) -> None:
+    for told in ("Standardised by age: 9.1 % (8.1 to 10.2)", "按年龄标准化：9.1%（8.1 至 10.2）"):
+        assert rich_page.count(told) == 1
+    assert rich_page.count("The even population, 2031") == 2
 
 
 def test_other_kinds_stand_beside_their_figures(rich_page: str) -> None:
