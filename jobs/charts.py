@@ -46,8 +46,10 @@ def hold_values(values: list[dict[str, Any]]) -> alt.Data:
 
 def when_current(field: str, chosen: Any, otherwise: Any) -> Any:
     """An encoding that changes for the current mark; marks carry their number as `i` and their words as `tip`."""
-    condition = alt.condition(f"datum.i === {CURRENT}", alt.value(chosen), alt.value(otherwise))
-    return {field: condition, "tooltip": alt.Tooltip("tip:N")}
+    condition = {"test": f"datum.i === {CURRENT}", "value": chosen}
+    # A channel's own class: of a bare condition Altair finds it out by digesting its whole schema.
+    channel = {"size": alt.SizeValue, "strokeWidth": alt.StrokeWidthValue}[field]
+    return {field: channel(otherwise, condition=condition), "tooltip": alt.Tooltip("tip:N")}
 
 
 def draw_picture(chart: Any, width: int, height: int, margins: tuple[int, int, int], name: str) -> Picture:

@@ -94,7 +94,7 @@ def draw_trend(marks: Sequence[Mark], days: Sequence[int], span: Span, name: str
     dot = alt.Chart(hold_values(shown)).mark_point(filled=True, color=SERIES[0], opacity=1)
     up = alt.Y("estimate:Q", scale=y)
     layers = [
-        frame.encode(x=alt.value(0), y=alt.Y("low:Q", scale=y, axis=axis)),
+        frame.encode(x=alt.XValue(0), y=alt.Y("low:Q", scale=y, axis=axis)),
         line.encode(x=place_at("x"), y=up),
         rule.encode(x=place_at("x"), y=alt.Y("low:Q", scale=y), y2=alt.Y2("high:Q"), **when_current("size", 4, 2)),
         dot.encode(x=place_at("x"), y=up, **when_current("size", 150, 64)),
@@ -107,7 +107,7 @@ def draw_trend(marks: Sequence[Mark], days: Sequence[int], span: Span, name: str
         text = alt.Chart(hold_values([{"text": point["label"]}])).mark_text(
             align=align, baseline="top", color=MUTED, fontSize=11, font=FONT
         )
-        layers.append(text.encode(x=alt.value(x), y=alt.value(TREND_HEIGHT + 10), text=alt.Text("text:N")))
+        layers.append(text.encode(x=alt.XValue(x), y=alt.YValue(TREND_HEIGHT + 10), text=alt.Text("text:N")))
     return draw_picture(alt.layer(*layers), TREND_PLOT, TREND_HEIGHT, (TREND_LEFT, 12, 28), name)
 
 
@@ -140,7 +140,7 @@ def draw_distributions(
         base.encode(x=place_at("x"), x2=alt.X2("x2:Q"), y=place_at("y")),
         shown.encode(**edges, **when_current("strokeWidth", 2, 0)),
         cross.encode(x=place_at("x"), y=place_at("y"), **when_current("size", 90, 40)),
-        numbers.encode(x=place_at("x"), y=alt.value(height + 6), text=alt.Text("text:N")),
+        numbers.encode(x=place_at("x"), y=alt.YValue(height + 6), text=alt.Text("text:N")),
         draw_labels(labels),
     ]
     return draw_picture(alt.layer(*layers), GRID_PLOT, height, (LABELS, 6, CURVE_FOOT), name)
