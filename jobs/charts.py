@@ -6,6 +6,7 @@ of the light scheme; the page's style swaps each for its dark twin.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,11 @@ TINTS = ("#dce9f5", "#b3d0ea", "#82b1db", "#4f8dc6", "#24659f")
 HEAT = ("#f0f6fb", "#dbe9f6", "#c4dcf1", "#aacceb", "#8fbbe3")  # dark ink can be read on each
 FONT = "Helvetica, Arial, sans-serif"
 VEGA_LITE = alt.SCHEMA_VERSION.rsplit(".", 1)[0]
+# The channels' own classes: of a bare value Altair finds its class by digesting the whole schema.
+VALUES: dict[str, Callable[..., Any]] = {
+    **{"x": alt.XValue, "y": alt.YValue, "y2": alt.Y2Value},
+    **{"size": alt.SizeValue, "strokeWidth": alt.StrokeWidthValue},
+}
 CURRENT = "current"  # the parameter that names the mark which is pointed at, or reached by the keyboard
 
 # The specifications' shape is ours and tested: judging each part against the whole schema would take most of the time.
@@ -39,6 +45,11 @@ def place_at(field: str) -> Any:
     return encode(f"{field}:Q", scale=None, axis=None)
 
 
+def fix_at(place: str, pixels: float) -> Any:
+    """One position for all of a layer's marks."""
+    return VALUES[place](pixels)
+
+
 def hold_values(values: list[dict[str, Any]]) -> alt.Data:
     # A tuple: Altair copies the rows of a list each time that a layer is put upon another.
     return alt.Data(values=tuple(values))  # type: ignore[no-untyped-call]
@@ -47,9 +58,7 @@ def hold_values(values: list[dict[str, Any]]) -> alt.Data:
 def when_current(field: str, chosen: Any, otherwise: Any) -> Any:
     """An encoding that changes for the current mark; marks carry their number as `i` and their words as `tip`."""
     condition = {"test": f"datum.i === {CURRENT}", "value": chosen}
-    # A channel's own class: of a bare condition Altair finds it out by digesting its whole schema.
-    channel = {"size": alt.SizeValue, "strokeWidth": alt.StrokeWidthValue}[field]
-    return {field: channel(otherwise, condition=condition), "tooltip": alt.Tooltip("tip:N")}
+    return {field: VALUES[field](otherwise, condition=condition), "tooltip": alt.Tooltip("tip:N")}
 
 
 def draw_picture(chart: Any, width: int, height: int, margins: tuple[int, int, int], name: str) -> Picture:

@@ -19,6 +19,7 @@ from jobs.charts import (
     Picture,
     draw_picture,
     draw_svg,
+    fix_at,
     hold_values,
     place_at,
     when_current,
@@ -78,7 +79,7 @@ def draw_forest(marks: Sequence[Mark], span: Span, name: str) -> Picture:
     )
     layers = [
         *_draw_frame(span, x, height),
-        bold.encode(x=alt.XValue(-LABELS), y=place_at("y"), text=alt.Text("text:N")),
+        bold.encode(x=fix_at("x", -LABELS), y=place_at("y"), text=alt.Text("text:N")),
         draw_labels([{"y": row["y"], "lines": row["lines"]} for row in figures]),
         *_draw_intervals(figures, x),
         *_draw_words(figures),
@@ -92,11 +93,11 @@ def _draw_frame(span: Span, x: alt.Scale, height: int) -> list[alt.Chart]:
         labelColor=MUTED, labelFontSize=11, labelFont=FONT, labelFlush=False, labelOverlap=False, labelBound=False,
     )  # fmt: skip
     ends = hold_values([{"low": span.low}])
-    frame = [alt.Chart(ends).mark_point(opacity=0).encode(x=alt.X("low:Q", scale=x, axis=axis), y=alt.YValue(height))]
+    frame = [alt.Chart(ends).mark_point(opacity=0).encode(x=alt.X("low:Q", scale=x, axis=axis), y=fix_at("y", height))]
     if span.whole:
         whole = hold_values([dict(zip(("low", "estimate", "high"), span.whole, strict=True))])
         base = alt.Chart(whole)
-        edges: Any = {"y": alt.YValue(0), "y2": alt.Y2Value(height)}
+        edges: Any = {"y": fix_at("y", 0), "y2": fix_at("y2", height)}
         frame.append(base.mark_rect(color=BAND).encode(x=alt.X("low:Q", scale=x), x2=alt.X2("high:Q"), **edges))
         line = base.mark_rule(color=MUTED, strokeDash=[4, 3])
         frame.append(line.encode(x=alt.X("estimate:Q", scale=x), **edges))
@@ -110,7 +111,7 @@ def draw_labels(labels: list[dict[str, Any]], dx: int = -10) -> alt.Chart:
     text = alt.Chart(hold_values(placed)).mark_text(
         align="right", baseline="middle", dx=dx, color=INK, fontSize=12, lineHeight=13, font=FONT
     )
-    labelled: alt.Chart = text.encode(x=alt.XValue(0), y=place_at("y"), text=alt.Text("lines:N"))
+    labelled: alt.Chart = text.encode(x=fix_at("x", 0), y=place_at("y"), text=alt.Text("lines:N"))
     return labelled
 
 
@@ -128,7 +129,7 @@ def _draw_intervals(figures: list[dict[str, Any]], x: alt.Scale) -> list[alt.Cha
         layers.append(dot.encode(x=alt.X("estimate:Q", scale=x), y=place_at("y"), **when_current("size", 150, 64)))
     if hidden:
         ring = alt.Chart(hold_values(hidden)).mark_point(filled=False, color=SERIES[0], opacity=1)
-        layers.append(ring.encode(x=alt.XValue(8), y=place_at("y"), **when_current("size", 120, 46)))
+        layers.append(ring.encode(x=fix_at("x", 8), y=place_at("y"), **when_current("size", 120, 46)))
     return layers
 
 
@@ -141,7 +142,7 @@ def _draw_words(figures: list[dict[str, Any]]) -> list[alt.Chart]:
     )
     texts = alt.Chart(hold_values(shown)).mark_text(align="right", baseline="middle", color=INK, fontSize=11, font=FONT)
     placed = {"y": place_at("y"), "text": alt.Text("text:N")}
-    return [words.encode(x=alt.XValue(18), **placed), texts.encode(x=alt.XValue(PLOT + FIGURES), **placed)]
+    return [words.encode(x=fix_at("x", 18), **placed), texts.encode(x=fix_at("x", PLOT + FIGURES), **placed)]
 
 
 def draw_ruler(bands: Sequence[tuple[float, float]], mark: Mark, worse_up: bool, name: str) -> Picture:
@@ -154,20 +155,20 @@ def draw_ruler(bands: Sequence[tuple[float, float]], mark: Mark, worse_up: bool,
     layers = []
     for (start, end), tint in zip(bands, tints if len(bands) > 1 else [TINTS[1]], strict=True):
         box = alt.Chart(hold_values([{"a": start, "b": end}])).mark_rect(color=tint)
-        edges: Any = {"y": alt.YValue(top), "y2": alt.Y2Value(bottom)}
+        edges: Any = {"y": fix_at("y", top), "y2": fix_at("y2", bottom)}
         layers.append(box.encode(x=alt.X("a:Q", scale=x, axis=None), x2=alt.X2("b:Q"), **edges))
     ticks = [{"x": start, "text": f"{start:g}"} for start, _ in bands] + [{"x": high, "text": f"{high:g}"}]
     text = alt.Chart(hold_values(ticks)).mark_text(baseline="top", color=MUTED, fontSize=11, font=FONT)
-    layers.append(text.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(bottom + 5), text=alt.Text("text:N")))
+    layers.append(text.encode(x=alt.X("x:Q", scale=x), y=fix_at("y", bottom + 5), text=alt.Text("text:N")))
     if mark.estimate is not None:
         point = hold_values([{"x": mark.estimate, "a": mark.low, "b": mark.high}])
         line = alt.Chart(point).mark_rule(color=INK, strokeWidth=2)
-        layers.append(line.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(top - 4), y2=alt.Y2Value(bottom)))
+        layers.append(line.encode(x=alt.X("x:Q", scale=x), y=fix_at("y", top - 4), y2=fix_at("y2", bottom)))
         head = alt.Chart(point).mark_point(shape="triangle-down", filled=True, color=INK, size=90, opacity=1)
-        layers.append(head.encode(x=alt.X("x:Q", scale=x), y=alt.YValue(top - 9)))
+        layers.append(head.encode(x=alt.X("x:Q", scale=x), y=fix_at("y", top - 9)))
         if mark.low is not None and mark.high is not None:
             bar = alt.Chart(point).mark_rule(color=INK, strokeWidth=4)
-            layers.append(bar.encode(x=alt.X("a:Q", scale=x), x2=alt.X2("b:Q"), y=alt.YValue((top + bottom) / 2)))
+            layers.append(bar.encode(x=alt.X("a:Q", scale=x), x2=alt.X2("b:Q"), y=fix_at("y", (top + bottom) / 2)))
     return Picture(Markup(draw_svg(alt.layer(*layers), width, bottom, (8, 12, 20), name)))
 
 

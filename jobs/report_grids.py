@@ -6,7 +6,20 @@ from typing import Any, Literal
 
 import altair as alt
 
-from jobs.charts import FONT, GRID, HEAT, INK, MUTED, SERIES, Picture, draw_picture, hold_values, place_at, when_current
+from jobs.charts import (
+    FONT,
+    GRID,
+    HEAT,
+    INK,
+    MUTED,
+    SERIES,
+    Picture,
+    draw_picture,
+    fix_at,
+    hold_values,
+    place_at,
+    when_current,
+)
 from jobs.report_charts import LABELS, Mark, Span, draw_labels, wrap_label
 
 GRID_PLOT = 230  # beside the labels, in a panel of 340
@@ -94,7 +107,7 @@ def draw_trend(marks: Sequence[Mark], days: Sequence[int], span: Span, name: str
     dot = alt.Chart(hold_values(shown)).mark_point(filled=True, color=SERIES[0], opacity=1)
     up = alt.Y("estimate:Q", scale=y)
     layers = [
-        frame.encode(x=alt.XValue(0), y=alt.Y("low:Q", scale=y, axis=axis)),
+        frame.encode(x=fix_at("x", 0), y=alt.Y("low:Q", scale=y, axis=axis)),
         line.encode(x=place_at("x"), y=up),
         rule.encode(x=place_at("x"), y=alt.Y("low:Q", scale=y), y2=alt.Y2("high:Q"), **when_current("size", 4, 2)),
         dot.encode(x=place_at("x"), y=up, **when_current("size", 150, 64)),
@@ -107,7 +120,7 @@ def draw_trend(marks: Sequence[Mark], days: Sequence[int], span: Span, name: str
         text = alt.Chart(hold_values([{"text": point["label"]}])).mark_text(
             align=align, baseline="top", color=MUTED, fontSize=11, font=FONT
         )
-        layers.append(text.encode(x=alt.XValue(x), y=alt.YValue(TREND_HEIGHT + 10), text=alt.Text("text:N")))
+        layers.append(text.encode(x=fix_at("x", x), y=fix_at("y", TREND_HEIGHT + 10), text=alt.Text("text:N")))
     return draw_picture(alt.layer(*layers), TREND_PLOT, TREND_HEIGHT, (TREND_LEFT, 12, 28), name)
 
 
@@ -140,7 +153,7 @@ def draw_distributions(
         base.encode(x=place_at("x"), x2=alt.X2("x2:Q"), y=place_at("y")),
         shown.encode(**edges, **when_current("strokeWidth", 2, 0)),
         cross.encode(x=place_at("x"), y=place_at("y"), **when_current("size", 90, 40)),
-        numbers.encode(x=place_at("x"), y=alt.YValue(height + 6), text=alt.Text("text:N")),
+        numbers.encode(x=place_at("x"), y=fix_at("y", height + 6), text=alt.Text("text:N")),
         draw_labels(labels),
     ]
     return draw_picture(alt.layer(*layers), GRID_PLOT, height, (LABELS, 6, CURVE_FOOT), name)

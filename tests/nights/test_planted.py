@@ -293,7 +293,10 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    "failure",
+    ["a column without numbers", pytest.param("a column without dates", marks=pytest.mark.slow), "unknown codes"],
+)
 def test_a_failing_night_tells_nothing(failing: tuple[Path, CommandLine], failure: str) -> None:
     folder, commands = failing
     code, values, share = FAILURES[failure]

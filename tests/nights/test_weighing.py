@@ -76,7 +76,10 @@ def test_weights_meet_the_margins(tmp_path: Path, commands: CommandLine) -> None
     ("women", "low", "high", "message"),
     [
         (250_000, 0.99, 1.01, "the margins cannot be met with factors of 0.99 to 1.01: "),
-        (450_000, 0.3, 4, "the margins of sex and age_band are of 650,000 and 450,000 people"),
+        pytest.param(
+            *(450_000, 0.3, 4, "the margins of sex and age_band are of 650,000 and 450,000 people"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_margins_that_cannot_be_met_end_the_night(
