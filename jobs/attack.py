@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from jobs.algebra import find_algebraic, is_self_weighted, list_cases
 from jobs.disclosure import FEW_MOVED, TOO_FEW, TOO_FEW_CASES, Key, Release, carry_emptied, key_of, protect_rows
 from jobs.disclosure_profiles import Profile, redacted_range, rounding_cell
+from jobs.standardised_attack import find_regrouped
 from jobs.sums import find_lines
 from jobs.survey import CohortRow
 
@@ -66,6 +67,7 @@ def find_exposed(tonight: Release, earlier: Sequence[Release], profile: Profile)
         own = [*_find_narrow_cases(tables[0].rows, profile), *_find_following(tables[0].rows)]
         own += [*_find_moved(tables, profile), *find_algebraic(tables[0].rows, profile)]
         found += [(tonight.run_date, row, outcome, how) for row, how in own]
+    found += [(tonight.run_date, row, row.outcome, FOLLOWS) for row in find_regrouped(tonight.rows)]
     return [Exposure(date, row.breakdown, row.cell, outcome, how) for date, row, outcome, how in dict.fromkeys(found)]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from expectations.codebook import Standard
 from expectations.outcomes import Outcome
+from jobs.attack import FOLLOWS, find_exposed
 from jobs.disclosure import NEIGHBOUR, Move, Release, key_of
 from jobs.disclosure_profiles import PROFILES
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, split_sums
@@ -137,6 +138,22 @@ def test_a_small_group_withholds_the_figure_and_what_would_give_it_away(breakdow
     assert find(public, "high", "women").figures.estimate is None
     assert everybody.disclosure == "shown"
     assert find(public, "y", "men").disclosure == "shown"
+
+
+def test_the_attack_finds_a_group_that_a_standardised_figure_gives_away():
+    people = large()
+    few = (people["sex"] == "men") & (people["age"] == "60+")
+    people.loc[few, "high"] = 1.0 * (np.arange(few.sum()) < 3)
+    exact, public = protect(people, [*BREAKDOWNS, ("age",), ("sex", "age")])
+    assert find_exposed(Release("now", public), [], PROFILES["opensafely"]) == []
+    told = [
+        replace(row, figures=one.figures, disclosure="shown") if one.figures.kind == "standardised" else row
+        for row, one in zip(public, exact, strict=True)
+    ]
+    exposed = {
+        (one.cell, one.outcome, one.how) for one in find_exposed(Release("now", told), [], PROFILES["opensafely"])
+    }
+    assert (("men", "60+"), "high", FOLLOWS) in exposed
 
 
 def test_groups_of_which_few_people_moved_withhold_the_figure():
