@@ -305,7 +305,7 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
             unit,
             design,
             rule="Taylor linearisation, PSUs with replacement within strata; or replicate weights, where delivered; "
-            "for traits with what is not known of them, by Rubin's rules over plausible values",
+            "for traits Taylor linearisation with what is not known of them, by Rubin's rules over plausible values",
         ),
         ColumnSpec(
             "df",
@@ -313,7 +313,8 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
             "Degrees of freedom of the cell",
             "",
             design,
-            rule="PSUs less strata, of those with an answer in the cell; for traits Barnard and Rubin's, rounded down",
+            rule="PSUs less strata, of those with an answer in the cell; or the rank of their replicate weights less 1,"
+            " where delivered; for traits Barnard and Rubin's, rounded down",
         ),
         ColumnSpec("ci_low", "double", "Lower 95 % confidence limit" + rounding, unit, rule="by ci_method"),
         ColumnSpec("ci_high", "double", "Upper 95 % confidence limit" + rounding, unit, rule="by ci_method"),
