@@ -24,6 +24,7 @@ from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sor
 from jobs.following import find_key, protect_kinds
 from jobs.job import Job
 from jobs.kinds import subtract_nights
+from jobs.labels import list_hidden, merge_labels
 from jobs.lake import StageRecord
 from jobs.latent_outcomes import Imputed, impute_traits
 from jobs.linking_error import linking_variance
@@ -43,6 +44,7 @@ from jobs.tables import (
     estimates_columns,
     quality_columns,
     sums_columns,
+    suppressions_columns,
 )
 from jobs.trait_estimates import estimate_traits
 
@@ -94,8 +96,11 @@ def run(job: Job) -> StageRecord:
         groups = replace(groups, unpublished=mark_dominated(groups.unpublished, dominated)) if groups else None
         releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
         public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
+        hidden_rows, public = list_hidden(public), merge_labels(public)
         shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
+        suppressions = suppressions_columns(job.book)
         written |= {
+            "suppressions": _write(hidden_rows, job.book, suppressions, scratch / "suppressions", series),
             "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
             "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
             "distributions": _write_table(shares, distributions_columns(job.book), scratch / "distributions"),

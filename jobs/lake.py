@@ -24,7 +24,9 @@ import pyarrow.parquet as pq
 from jobs.errors import LakeHeld, StageError, UsageError
 
 PUBLIC_TABLES = ("cohorts", "quality", "distributions")
-RESTRICTED_TABLES = ("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal")
+RESTRICTED_TABLES = (
+    *("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal", "suppressions"),
+)
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 
 

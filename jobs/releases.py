@@ -15,6 +15,7 @@ from jobs.attack import Exposure, find_exposed
 from jobs.disclosure import Release
 from jobs.disclosure_profiles import PROFILES
 from jobs.errors import Exposed, NotSignedOff, StageError
+from jobs.labels import restore_labels
 from jobs.lake import Lake, Night, StageRecord, list_public, write_atomically
 from jobs.movement import find_moves
 from jobs.standardised import list_unpublished
@@ -40,6 +41,11 @@ def read_rows(files: Sequence[Path]) -> list[CohortRow]:
     return rows
 
 
+def read_labelled(cohorts: Sequence[Path], suppressions: Sequence[Path]) -> list[CohortRow]:
+    """The public rows with what each of the hidden ones is hidden for, as the restricted table says."""
+    return restore_labels(read_rows(cohorts), read_rows(suppressions))
+
+
 def read_earlier(lake: Lake, run_date: str, book: Codebook, profiles: Sequence[Path], scratch: Path) -> list[Release]:
     """The public releases of the same codebook before the date, with what has changed in every cell since.
 
@@ -56,9 +62,10 @@ def _read_release(
 ) -> Release:
     stages = {name: StageRecord.from_json(raw) for name, raw in manifest["stages"].items()}
     files = {}
-    for stage, table in (("aggregate", "cohorts"), ("score", "profiles")):
-        files[table] = [lake.root / file.path for file in stages[stage].tables[table]]
-        for file, path in zip(stages[stage].tables[table], files[table], strict=True):
+    for stage, table in (("aggregate", "cohorts"), ("aggregate", "suppressions"), ("score", "profiles")):
+        named = stages[stage].tables.get(table, ())
+        files[table] = [lake.root / file.path for file in named]
+        for file, path in zip(named, files[table], strict=True):
             if not path.is_file() or path.stat().st_size != file.size:
                 raise StageError(
                     f"{file.path} is missing or damaged: without the release of {manifest['run_date']} it cannot be "
@@ -70,12 +77,12 @@ def _read_release(
     breakdowns = [b for b in compared if known.issuperset(b)]
     outcomes = [o for o in book.parsed_outcomes() if o.kind in ("mean", "proportion") and o.source in known]
     moves = find_moves(now, files["profiles"], breakdowns, outcomes, scratch)
-    return Release(manifest["run_date"], read_rows(files["cohorts"]), moves)
+    return Release(manifest["run_date"], read_labelled(files["cohorts"], files["suppressions"]), moves)
 
 
 def audit_night(night: Night, book: Codebook) -> list[Exposure]:
     """What tonight's public table exposes, alone and beside the earlier releases."""
-    rows = read_rows(night.paths("aggregate", "cohorts"))
+    rows = read_labelled(night.paths("aggregate", "cohorts"), night.paths("aggregate", "suppressions"))
     profiles = night.paths("score", "profiles")
     earlier = read_earlier(night.lake, night.run_date.isoformat(), book, profiles, night.scratch("audit"))
     return find_exposed(Release(night.run_date.isoformat(), rows), earlier, PROFILES[book.disclosure.profile])
@@ -84,12 +91,12 @@ def audit_night(night: Night, book: Codebook) -> list[Exposure]:
 def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scratch: Path) -> list[Exposure]:
     """The same for a night that is published."""
     stages = {name: StageRecord.from_json(raw) for name, raw in manifest["stages"].items()}
-    cohorts, profiles = (
-        [lake.root / file.path for file in stages[stage].tables[table]]
-        for stage, table in (("aggregate", "cohorts"), ("score", "profiles"))
+    cohorts, hidden, profiles = (
+        [lake.root / file.path for file in stages[stage].tables.get(table, ())]
+        for stage, table in (("aggregate", "cohorts"), ("aggregate", "suppressions"), ("score", "profiles"))
     )
     earlier = read_earlier(lake, manifest["run_date"], book, profiles, scratch)
-    tonight = Release(manifest["run_date"], read_rows(cohorts))
+    tonight = Release(manifest["run_date"], read_labelled(cohorts, hidden))
     return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
 
 

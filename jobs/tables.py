@@ -33,8 +33,11 @@ PRESENTATIONS = (
 )
 DISCLOSURES = (
     ("shown", "may be published"),
-    ("suppressed", "withheld: it, or its count, is of too few people"),
-    ("complementary", "withheld: a suppressed figure would follow from it"),
+    ("suppressed", "withheld: of too few people, or such a figure would follow from it"),
+)
+LABELS = (
+    ("suppressed", "for its own sake: of too few people, or too few moved"),
+    ("complementary", "a suppressed figure would follow from it"),
 )
 KINDS = (
     ("mean", "weighted mean"),
@@ -350,6 +353,18 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     return [*columns, SERIES]
 
 
+def suppressions_columns(book: Codebook) -> list[ColumnSpec]:
+    """A row is a figure of `cohorts` that is withheld, which has one label there."""
+    return [
+        ColumnSpec("breakdown", "string", "Cohorts that define the cell, joined by *; all = everybody", nullable=False),
+        *cohort_columns(book),
+        ColumnSpec("outcome", "string", "What is estimated", "", "the codebook's outcomes", False),
+        ColumnSpec("kind", "string", "Kind of figure: an outcome may have several", nullable=False, categories=KINDS),
+        ColumnSpec("disclosure", "string", "What it is withheld for", "", "cohorts", False, categories=LABELS),
+        ColumnSpec("reason", "string", "The rule that withholds it"),
+    ]
+
+
 def distributions_columns(book: Codebook) -> list[ColumnSpec]:
     """A row is the share of a cell's people whose trait lies in a bin: of everybody, and by single cohorts."""
     source = "plausible values"
@@ -418,7 +433,7 @@ def quality_columns() -> list[ColumnSpec]:
             "0-1",
             rule="accepted over eligible weight, each to three digits",
         ),
-        ColumnSpec("disclosure", "string", "Whether the count is shown", nullable=False, categories=DISCLOSURES[:2]),
+        ColumnSpec("disclosure", "string", "Whether the count is shown", nullable=False, categories=DISCLOSURES),
     ]
 
 
@@ -431,6 +446,7 @@ TABLES: dict[str, Callable[[Codebook], list[ColumnSpec]]] = {
     "explanations": lambda book: explanations_columns(),
     "cohort_sums": sums_columns,
     "cohorts_internal": lambda book: estimates_columns(book, internal=True),
+    "suppressions": suppressions_columns,
     "cohorts": lambda book: estimates_columns(book, internal=False),
     "quality": lambda book: quality_columns(),
     "distributions": distributions_columns,

@@ -121,5 +121,5 @@ def test_the_ddi_has_a_file_a_table_and_a_variable_a_column(tmp_path: Path) -> N
     assert estimate.attrib["measUnit"] == "of the outcome; proportions 0-1"
     assert "people outside the cell weigh zero" in estimate.findtext("d:derivation/d:drvdesc", "", space)
     shown = [element.text for element in variables["cohorts.disclosure"].findall("d:catgry/d:catValu", space)]
-    assert shown == ["shown", "suppressed", "complementary"]
+    assert shown == ["shown", "suppressed"]
     assert variables["profiles.weight"].attrib["wgt"] == "wgt"

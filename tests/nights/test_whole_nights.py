@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import main
+from jobs.labels import WITHHELD
 from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
@@ -178,7 +179,7 @@ def check_public_figures(rows: list[dict[str, Any]]) -> None:
         if row["se"]:
             assert row["se"] == pytest.approx(round_digits(row["se"], 2), rel=1e-9)
         if row["disclosure"] != "shown":
-            assert row["estimate"] is None
+            assert (row["estimate"], row["disclosure"], row["reason"]) == (None, "suppressed", WITHHELD)
 
 
 def round_digits(value: float, digits: int) -> float:
@@ -255,6 +256,8 @@ def test_a_small_night_has_all_a_reader_needs(small_night: SmallNight) -> None:
     check_readers(small_night.lake, FIRST)
     check_modes(small_night.lake)
     check_public_figures(read_estimates(small_night.lake, "public", "cohorts"))
+    hidden = [row for row in read_estimates(small_night.lake, "public", "cohorts") if row["disclosure"] != "shown"]
+    assert len(read_view(small_night.lake, "restricted", "suppressions_latest")) == len(hidden)
     series = read_manifest(small_night.lake, FIRST)["model"]["series"]
     for row in read_estimates(small_night.lake, "restricted", "cohorts_internal"):
         assert row["model_series"] == (series if row["outcome"].endswith("_mean") else None)
