@@ -185,7 +185,7 @@ def test_what_was_hidden_stays_hidden_where_nobody_moved():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(sorted(PROFILES)))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_no_figure_of_a_withheld_group_can_be_computed(seed, profile):
     """Where all groups but one are shown, the standardised figure would give that one away."""
     people = large(seed)
