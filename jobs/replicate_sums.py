@@ -38,7 +38,7 @@ from jobs.work_items import Groups, deal_groups
 
 WEIGHTS = "replicate_weights"
 NOBODY = np.empty((0, 0))
-VALUES_AT_ONCE = 2**22  # weights that a worker has in hand, several times over
+VALUES_AT_ONCE = 2**20  # weights that a worker has in hand, several times over
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]

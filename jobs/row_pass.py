@@ -27,6 +27,7 @@ from jobs.tally import Tally, tally_rows
 
 ROWS_PER_PART = 4 * ROWS_PER_GROUP  # of a large extract: what a worker holds in memory
 MOST_CORES = 8  # that a smaller one is cut for
+REPLICATES_AT_ONCE = 20  # columns of replicate weights that weigh as much as all others
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class Part:
 def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, folder: Path) -> list[Part]:
     """Has Spark's workers judge all rows; what a failed, repeated or speculative attempt wrote is not named.
 
-    `prepared` is of `reading.prepare_rows`. Cut by the number of rows alone, so that the cores change nothing.
+    `prepared` is of `reading.prepare_rows`. Cut by rows and codebook alone, so that the cores change nothing.
     """
-    parts = max(1, math.ceil(rows / ROWS_PER_PART), min(MOST_CORES, math.ceil(rows / ROWS_PER_GROUP)))
+    held = ROWS_PER_PART // (1 + len(judge.replicates) // REPLICATES_AT_ONCE)
+    parts = max(1, math.ceil(rows / held), min(MOST_CORES, math.ceil(rows / ROWS_PER_GROUP)))
     for table in ("judged", "accepted"):
         (folder / table).mkdir(parents=True)
     answers = {item.column: item.column + RAW for item in book.items}

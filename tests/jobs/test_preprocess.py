@@ -7,8 +7,10 @@ import yaml
 from pyspark.sql import Row, SparkSession
 
 from expectations.codebook import Codebook
+from jobs.nonresponse import Class
 from jobs.preprocess import derive_features
 from jobs.tables import features_columns, select_columns
+from jobs.weighing import weigh_people
 
 BOOK: dict[str, Any] = yaml.safe_load("""
 codebook: small
@@ -97,3 +99,16 @@ def features(spark: SparkSession) -> dict[int, Row]:
 def test_derived_columns(features: dict[int, Row], case: int) -> None:
     derived = CASES[case][1]
     assert {name: features[case][name] for name in derived} == derived
+
+
+def test_replicate_weights_take_the_factors_of_their_persons_weight(spark: SparkSession) -> None:
+    replicates = {"method": "BRR", "columns": ["r1", "r2-r3"]}
+    book = Codebook.model_validate({**BOOK, "design": {**BOOK["design"], "replicates": replicates}})
+    rows = [{**DELIVERED, "s": s, "w": 2.0, "r1": 0.0, "r2": 3.0, "r3": 4.0} for s in ("7", "8")]
+    schema = ", ".join(f"{name} {TYPES.get(name, 'double')}" for name in rows[0])
+    frame = spark.createDataFrame([tuple(row.values()) for row in rows], schema)
+    classes = {"7": Class(kept=1, kept_weight=2.0, lost=1, lost_weight=1.0), "8": Class(kept=1, kept_weight=2.0)}
+    weighed, _ = weigh_people(derive_features(frame, book), classes, None)
+    found = {row["stratum"]: row for row in select_columns(weighed, features_columns(book)).collect()}
+    assert (found["7"]["weight"], found["7"]["replicate_weights"]) == (3.0, [0.0, 4.5, 6.0])
+    assert (found["8"]["weight"], found["8"]["replicate_weights"]) == (2.0, [0.0, 3.0, 4.0])

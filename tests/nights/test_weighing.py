@@ -1,5 +1,6 @@
 """Weights on their way through a night: lost people are stood for, and known margins are met."""
 
+import re
 from pathlib import Path
 
 import duckdb
@@ -125,38 +126,16 @@ def read_features(lake: Path, column: str) -> np.ndarray:
     return np.concatenate([pq.read_table(lake / file["path"], columns=[column])[column].to_numpy() for file in files])
 
 
-def test_replicate_weights_take_their_persons_factor(tmp_path: Path, commands: CommandLine) -> None:
-    named = replicate(tmp_path, times=1.0)
-    validated = commands("validate", *named, "--extract", tmp_path / FIRST)
-    assert validated.code == 0, validated.said
-    assert commands("preprocess", *named).code == 0
-    restricted = tmp_path / "lake" / "restricted"
-    accepted, features, quarantine = (
-        pq.read_table(next((restricted / table).rglob("*.parquet")).parent).to_pandas().set_index("person_id")
-        for table in ("accepted", "features", "quarantine")
-    )
-    assert [list(rules) for rules in quarantine["failed_rules"]].count(["replicate_weights"]) == 2
-    factor = (features["weight"] / accepted["weight"]).to_numpy()[:, None]
-    assert factor.max() > 1
-    delivered = accepted[["rep01", "rep02", "rep03"]].to_numpy()
-    assert np.vstack(features["replicate_weights"]) == pytest.approx(delivered * factor, rel=1e-14)
-
-
 def test_replicate_weights_of_another_weight_end_the_night(tmp_path: Path, commands: CommandLine) -> None:
-    ended = commands("validate", *replicate(tmp_path, times=0.01), "--extract", tmp_path / FIRST)
-    assert ended.code == 3
-    assert "the replicate weights add up to " in ended.said
-    assert "Traceback" not in ended.said
-
-
-def replicate(folder: Path, times: float) -> list[object]:
-    """An extract with three replicate weights, two of which are wrong, and the options that name it."""
     draw = np.random.default_rng(1)
-    rows = [[*row, *(times * abs(row[2]) * draw.uniform(0.5, 1.5, 3)).round(6)] for row in simulate_rows(1, FIRST)]
-    rows[300][-2], rows[301][-1] = -0.5, ""
-    lines = [",".join(map(str, row)) for row in [[*COLUMNS, "rep01", "rep02", "rep03"], *rows]]
-    (folder / FIRST).mkdir()
-    (folder / FIRST / "people.csv").write_text("\n".join(lines) + "\n")
-    named = "nest: true, replicates: {method: bootstrap, columns: [rep01-rep03]}"
-    book = write_codebook(folder, CODEBOOK.replace("nest: true", named))
-    return ["--lake", folder / "lake", "--run-date", FIRST, "--codebook", book]
+    rows = [[*row, *draw.uniform(0.5, 1.5, 2).round(6)] for row in simulate_rows(1, FIRST)]
+    rows[300][-1] = -0.5
+    lines = [",".join(map(str, row)) for row in [[*COLUMNS, "rep01", "rep02"], *rows]]
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    named = "nest: true, replicates: {method: bootstrap, columns: [rep01-rep02]}"
+    book = write_codebook(tmp_path, CODEBOOK.replace("nest: true", named))
+    options = ["--lake", tmp_path / "lake", "--run-date", FIRST, "--codebook", book]
+    ended = commands("validate", *options, "--extract", tmp_path / "people.csv")
+    assert ended.code == 3
+    assert re.search(r"replicate weights add up to 1,\d{3} on average, the full weight to \d{3},\d{3}: ", ended.said)
+    assert "Traceback" not in ended.said
