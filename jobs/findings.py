@@ -177,12 +177,10 @@ def _word_outcome(book: Codebook, words: Words, outcome: Outcome) -> tuple[str, 
     trait = find_trait(book, outcome)
     if trait is not None:
         return words.say("title_mean", name=words.name(trait)), words.say("sds"), 0.0
-    key = outcome.source.removesuffix("_total")
-    if key not in {scale.key for scale in book.scales}:
-        above, _, below = outcome.name.partition("_per_")
-        names = [words.name(_label_scale(book, part)) for part in (above, below)]
-        return words.say("title_ratio", above=names[0], below=names[1]) if below else outcome.name, "", 0.0
-    scale = book.scale(key)
+    if outcome.kind == "ratio":
+        above, below = (_word_outcome(book, words, part)[0] for part in outcome.split_ratio())
+        return words.say("title_ratio", above=above, below=below), "", 0.0
+    scale = book.scale(outcome.source.removesuffix("_total"))
     ceiling = float(sum(_span_item(book, item)[1] for item in scale.items) * scale.multiply)
     label = words.name(scale.label or scale.key)
     if outcome.kind == "proportion":
@@ -195,10 +193,6 @@ def find_trait(book: Codebook, outcome: Outcome) -> str | None:
     """The label of the trait that the outcome is the mean of."""
     labels = {f"{trait.key}_mean": trait.label or trait.key for trait in book.traits}
     return labels.get(outcome.name)
-
-
-def _label_scale(book: Codebook, key: str) -> str:
-    return next((scale.label or key for scale in book.scales if scale.key == key.removesuffix("_total")), key)
 
 
 def _span_item(book: Codebook, key: str) -> tuple[int, int]:

@@ -105,7 +105,7 @@ def _show_edition(context: ReportContext, words: Words) -> dict[str, Any]:
     distributions = context.rows("distributions")
     findings = find_findings(book, words, context.rows("cohorts"))
     # A trait's mean is no score that a reader knows the range of: it stands among the cohorts alone.
-    scores = [one for one in findings if one.ceiling]
+    scores = [one for one in findings if not one.outcome.latent]
     return {
         "words": words,
         "night": words.date(context.run_date),

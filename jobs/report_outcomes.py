@@ -23,12 +23,14 @@ def show_headline(book: Codebook, findings: Findings, releases: Sequence[Release
     words, whole, name = findings.words, findings.whole, findings.outcome.name
     row, prefix = whole.shown, findings.words.language
     bands: list[str] = []
-    caption = words.say("of_hundred")
+    caption, alt = "", ""
+    picture: Picture | None = None
     if findings.percent:
+        caption = words.say("of_hundred")
         share = row["estimate"] if row else None
         picture = draw_hundred(share, f"{prefix}-people-{name}")
         alt = words.say("dots_none") if share is None else words.say("dots", filled=round(100 * share))
-    else:
+    elif findings.ceiling:
         spans = find_bands(book, findings.outcome)
         worse_up = not book.scale(findings.outcome.source.removesuffix("_total")).positive
         ruled, mark = [span[:2] for span in spans], mark_cell(findings, whole)

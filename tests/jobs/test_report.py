@@ -145,6 +145,9 @@ def make_releases(book: Codebook) -> list[Release]:
     return [Release(date(2031, month, 1), higher) for month in (1, 2)]
 
 
+RATIO = "phq9_total_per_phq9_ge10"
+
+
 @pytest.fixture(scope="module")
 def page(book: Codebook) -> str:
     return render_report(make_context(book))
@@ -152,10 +155,10 @@ def page(book: Codebook) -> str:
 
 @pytest.fixture(scope="module")
 def rich_page(book: Codebook) -> str:
-    """Every kind of row, a trait and its distributions, and two earlier releases."""
+    """Every kind of row, a ratio, a trait and its distributions, and two earlier releases."""
     shares = dict.fromkeys(next(cohort.groups for cohort in book.cohorts if cohort.key == "age_band"), 1.0)
     standard = Standard(cohort="age_band", shares=shares, source="The even population, 2031")
-    book = book.model_copy(update={"outcomes": (*book.outcomes, "depression_mean"), "standard": standard})
+    book = book.model_copy(update={"outcomes": (*book.outcomes, RATIO, "depression_mean"), "standard": standard})
     tables = {"cohorts": add_kinds(book, make_cohorts(book)), "distributions": make_distributions(book)}
     named = make_context(book, **tables).tables
     return render_report(ReportContext(RUN_DATE, 7, book, SHA, named, make_releases(book)))
@@ -330,10 +333,19 @@ def test_other_kinds_stand_beside_their_figures(rich_page: str) -> None:
     assert "Estimated number of people" in text and "50 % score at most" in text
 
 
+def test_a_ratio_has_a_title_and_a_card_of_its_own(rich_page: str) -> None:
+    title = "PHQ-9 depression score, mean, relative to PHQ-9 depression score of 10 or more"
+    cards = re.findall(r'<article class="card">\s*<h3>(.*?)</h3>', rich_page)
+    assert title in cards
+    for language in ("en", "zh"):
+        headings = re.findall(rf'<h3 id="{language}-outcome-[^"]*">(.*?)(?: <small|</h3>)', rich_page)
+        assert len(headings) == 4 == len(set(headings))
+
+
 def test_trends_show_the_releases_and_distributions_their_bins(rich_page: str) -> None:
     specs = find_specs(rich_page)
     trends = [spec for spec in specs if "1 January 2031: " in spec]
-    assert len(trends) == 3
+    assert len(trends) == 4
     assert all(when in trends[0] for when in ("1 February 2031: 3.47", "1 March 2031: 3.16"))
     bins = next(spec for spec in specs if "North, 0.0 to 1.0: 34 %" in spec)
     assert "Everybody, below −1.0: 16 %" in bins and "North, 1.0 and above: suppressed" in bins
