@@ -21,7 +21,7 @@ from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
 from jobs.dominance import find_dominated, mark_dominated
 from jobs.earlier import Last, find_last
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sort_rows, split_sums
-from jobs.following import find_key, protect_kinds
+from jobs.following import protect_kinds
 from jobs.job import Job
 from jobs.kinds import subtract_nights
 from jobs.labels import list_hidden, merge_labels
@@ -150,7 +150,7 @@ def _compare_nights(
     for row in rows if last else ():
         assert last
         linking = linking_variance(row.outcome.removesuffix("_mean"), model, last.model) if model else 0.0
-        before = last.figures.get(find_key(row)) if row.figures.kind in ("mean", "proportion") else None
+        before = last.figures.get(row.place) if row.figures.kind in ("mean", "proportion") else None
         if linking is not None and before and (figures := subtract_nights(row.figures, before, linking)):
             changes.append(replace(row, figures=figures, since=last.survey.run_date))
     return changes

@@ -66,7 +66,7 @@ def carry_emptied(rows: Sequence[CohortRow], profile: Profile, earlier: Sequence
 
 
 def key_of(row: CohortRow) -> Key:
-    return row.breakdown, row.cell, row.outcome, row.figures.kind
+    return (*row.place, row.figures.kind)
 
 
 def protect_rows(

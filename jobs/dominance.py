@@ -51,10 +51,7 @@ def find_dominated(
 
 def mark_dominated(rows: Sequence[CohortRow], dominated: Set[CellKey]) -> list[CohortRow]:
     """The rows, means of these cells marked."""
-    return [
-        replace(row, dominated=row.figures.kind == "mean" and (row.breakdown, row.cell, row.outcome) in dominated)
-        for row in rows
-    ]
+    return [replace(row, dominated=row.figures.kind == "mean" and row.place in dominated) for row in rows]
 
 
 def _is_dominated(largest: Sequence[float], total: float, profile: Profile) -> bool:

@@ -1,7 +1,7 @@
 """The public release that changes are told from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from jobs.catalog import find_files
 from jobs.design import read_design, read_sampled
-from jobs.domain_sums import split_breakdown
 from jobs.estimates import Survey
 from jobs.job import Job
 from jobs.lake import list_public
+from jobs.releases import read_rows
 from jobs.survey import CellKey, Estimate
 
 
@@ -55,10 +55,5 @@ def _read(files: Sequence[Path]) -> pa.Table:
 
 def _read_estimates(files: Sequence[Path]) -> dict[CellKey, Estimate]:
     """The means and proportions of a cohorts table; what its zone does not tell is null."""
-    found = {}
-    for row in _read(files).to_pylist():
-        if row["kind"] in ("mean", "proportion"):
-            breakdown = split_breakdown(row["breakdown"])
-            figures = Estimate(**{field.name: row.get(field.name) for field in fields(Estimate)})
-            found[breakdown, tuple(row[name] for name in breakdown), row["outcome"]] = figures
-    return found
+    rows = [row for row in read_rows(files) if row.figures.kind in ("mean", "proportion")]
+    return {row.place: row.figures for row in rows}

@@ -47,13 +47,13 @@ def protect_kinds(
     """
     named = {outcome.name: outcome for outcome in outcomes}
     base = [row for row in rows if row.figures.kind in ("mean", "proportion")]
-    exact = {find_key(row): row for row in base}
-    shown = {find_key(row): row for row in protect_release(base, profile, earlier)}
-    cells = exact | {find_key(row): row for row in groups.unpublished} if groups else exact
+    exact = {row.place: row for row in base}
+    shown = {row.place: row for row in protect_release(base, profile, earlier)}
+    cells = exact | {row.place: row for row in groups.unpublished} if groups else exact
     untold = find_untold(rows, cells, shown, groups, profile, earlier) if groups else frozenset()
     public = []
     for row in rows:
-        key = find_key(row)
+        key = row.place
         if row.figures.kind in ("mean", "proportion"):
             public.append(shown[key])
         elif row.figures.kind == "total":
@@ -71,10 +71,6 @@ def protect_kinds(
             public.append(_follow_ratio(row, named[row.outcome], exact, shown, profile))
     # Cells that few people have emptied since an earlier release stand there, too.
     return public + [row for key, row in shown.items() if key not in exact]
-
-
-def find_key(row: CohortRow) -> CellKey:
-    return row.breakdown, row.cell, row.outcome
 
 
 def _hide_with(row: CohortRow, *beside: CohortRow) -> CohortRow | None:

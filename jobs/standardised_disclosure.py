@@ -50,7 +50,7 @@ def find_untold(
         hidden |= _find_hidden(outcome, cells, shown, profile)
     untold, before = set[CellKey](), [{key_of(row): row for row in release.rows} for release in earlier]
     for row in (row for row in rows if row.figures.kind == "standardised"):
-        own = (row.breakdown, row.cell, row.outcome)
+        own = row.place
         keys = groups.list_keys(row)
         # A group of nobody has no row; where that is protected, it is as a row of nobody would be.
         empty = profile.zero == "suppressed" and any(key not in cells for key in keys)

@@ -88,6 +88,11 @@ class CohortRow:
     since: date | None = None  # of a change: the night that it is a change from
     dominated: bool = False  # of a mean: one or two people make up nearly all of it
 
+    @property
+    def place(self) -> CellKey:
+        """The cell and the outcome, whose figures of several kinds stand there."""
+        return self.breakdown, self.cell, self.outcome
+
     def to_record(self, cohorts: Sequence[str]) -> dict[str, Any]:
         """The row under the column names of the cohorts tables; cohorts outside the breakdown are null."""
         levels = dict(zip(self.breakdown, self.cell, strict=True))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from expectations.outcomes import Outcome
 from jobs.disclosure import round_digits
-from jobs.following import TOO_FEW_BEYOND, find_key, protect_kinds
+from jobs.following import TOO_FEW_BEYOND, protect_kinds
 from jobs.survey import CohortRow, Estimate
 
 HIGH = Outcome("a_ge3", "proportion", "a_total", ">=", 3)
@@ -42,7 +42,7 @@ def make_rows(cells: dict[str, tuple[int, int]]) -> list[CohortRow]:
 def protect(cells, before=()):
     rows = make_rows(cells)
     public = protect_kinds(rows, OUTCOMES, dict(before))
-    assert [(find_key(row), row.figures.kind) for row in public] == [(find_key(r), r.figures.kind) for r in rows]
+    assert [(row.place, row.figures.kind) for row in public] == [(r.place, r.figures.kind) for r in rows]
     return {(row.cell[0], row.outcome, row.figures.kind): row for row in public}
 
 

@@ -14,7 +14,7 @@ from jobs.attack import FOLLOWS, find_exposed
 from jobs.disclosure import NEIGHBOUR, Move, Release, key_of
 from jobs.disclosure_profiles import PROFILES
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, split_sums
-from jobs.following import find_key, protect_kinds
+from jobs.following import protect_kinds
 from jobs.presentation import korn_graubard, standardised_effective_n
 from jobs.standardised import (
     EMPTY_GROUP,
@@ -106,7 +106,7 @@ def large(seed=0):
 def protect(people, breakdowns=BREAKDOWNS, profile="opensafely", earlier=()):
     rows, groups = estimate(people, breakdowns)
     public = protect_kinds(rows, OUTCOMES, {}, PROFILES[profile], earlier, groups)
-    assert [(find_key(row), row.figures.kind) for row in public] == [(find_key(r), r.figures.kind) for r in rows]
+    assert [(row.place, row.figures.kind) for row in public] == [(r.place, r.figures.kind) for r in rows]
     return rows, public
 
 
@@ -191,7 +191,7 @@ def test_no_figure_of_a_withheld_group_can_be_computed(seed, profile):
     people = large(seed)
     people = people[(people["sex"] == "men") | (people["age"] != "60+") | (np.arange(len(people)) % 9 == 0)]
     _, public = protect(people, [*BREAKDOWNS, ("age",), ("sex", "age")], profile)
-    figures = {find_key(row): row for row in public if row.figures.kind in ("mean", "proportion")}
+    figures = {row.place: row for row in public if row.figures.kind in ("mean", "proportion")}
     assert profile == "acro" or any(row.figures.kind == "standardised" and row.figures.estimate for row in public)
     for row in (row for row in public if row.figures.kind == "standardised" and row.figures.estimate is not None):
         crossed = ("age",) if not row.cell else ("sex", "age")
