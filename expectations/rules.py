@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import Literal
 
-from expectations.codebook import Codebook, Cohort, Covariate
+from expectations.codebook import Codebook
+from expectations.codebook_parts import Cohort, Covariate
 from expectations.errors import ContractBroken
 
 RAW = "__raw"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from expectations.codebook import Source
+from expectations.codebook_parts import Source
 from expectations.errors import ContractBroken
 from jobs.pseudonym import pseudonymise
 from jobs.source_files import escape_path, file_name_column

@@ -7,7 +7,8 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from expectations.codebook import Codebook, Cohort, Covariate, Item, Scale
+from expectations.codebook import Codebook
+from expectations.codebook_parts import Cohort, Covariate, Item, Scale
 from jobs.design import name_psu
 from jobs.job import Job
 from jobs.lake import StageRecord

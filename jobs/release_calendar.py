@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from expectations.codebook import Calendar
+from expectations.codebook_parts import Calendar
 from jobs.catalog import find_files
 from jobs.errors import StageError
 from jobs.job import Job

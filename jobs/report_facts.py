@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
-from expectations.codebook import Codebook, Scale
+from expectations.codebook import Codebook
+from expectations.codebook_parts import Scale
 from expectations.rules import build_rules
 from jobs.findings import Row
 from jobs.words import Words

@@ -9,7 +9,7 @@ from pathlib import Path
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from expectations.codebook import Source
+from expectations.codebook_parts import Source
 from expectations.errors import ContractBroken
 from jobs.lake import hash_file
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from expectations.codebook import Standard
+from expectations.codebook_parts import Standard
 from expectations.outcomes import Outcome
 from jobs.domain_sums import Breakdown, name_breakdown, split_breakdown
 from jobs.estimates import Cell, Survey, split_domains

@@ -7,7 +7,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from expectations.codebook import Codebook, Cohort, Item, Scale
+from expectations.codebook import Codebook
+from expectations.codebook_parts import Cohort, Item, Scale
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),

@@ -8,7 +8,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from expectations.codebook import Margins
+from expectations.codebook_parts import Margins
 from jobs.calibration import rake_cells
 from jobs.nonresponse import Classes, find_factors, report_factors
 

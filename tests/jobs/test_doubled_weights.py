@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expectations.codebook import Standard
+from expectations.codebook_parts import Standard
 from expectations.outcomes import Outcome
 from jobs.estimates import Survey, estimate_rows, list_sums, split_sums
 from jobs.quantiles import estimate_quantile

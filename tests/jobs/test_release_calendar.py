@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from expectations.codebook import Calendar
+from expectations.codebook_parts import Calendar
 from jobs.lake import list_public
 from jobs.release_calendar import CORRECTION, Decision, decide_by_date
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from expectations.codebook import Standard
+from expectations.codebook_parts import Standard
 from expectations.outcomes import Outcome
 from expectations.replication import Replication
 from jobs.domain_sums import EVERYBODY, choose_steps, domain_sums

@@ -14,7 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from expectations.codebook import Codebook, Standard, read_codebook
+from expectations.codebook import Codebook, read_codebook
+from expectations.codebook_parts import Standard
 from jobs.errors import StageError
 from jobs.findings import find_findings
 from jobs.job import Job

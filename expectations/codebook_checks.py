@@ -1,0 +1,163 @@
+"""What is wrong with a codebook whose parts are right by themselves: names that point nowhere, or at two things."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from expectations.codebook_parts import Cohort, Covariate, Item, Scale, Trait
+from expectations.outcomes import parse_outcome
+
+if TYPE_CHECKING:
+    from expectations.codebook import Codebook
+
+RESERVED = frozenset(
+    (
+        *("person_id", "answered_at", "weight", "stratum", "psu", "fold", "run_date", "source_file", "failed_rules"),
+        *("model_version", "items_answered", "log_likelihood", "breakdown", "outcome", "kind", "n", "n_cases", "se"),
+        *("n_weighted", "estimate", "df", "ci_low", "ci_high", "ci_method", "deff", "presentation", "disclosure"),
+        *("reason", "since", "malformed", "unmatched", "eligible", "fate", "person_fit_percentile"),
+        "replicate_weights",
+    )
+)
+# Names of columns while rows are judged.
+JUDGING = ("source_file", "malformed", "unmatched", "eligible", "failed_rules", "warned_rules", "fate")
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def find_problems(book: "Codebook") -> Iterator[str]:
+    """Sentences, each with its place in the codebook."""
+    items, scales = {i.key for i in book.items}, {s.key: s for s in book.scales}
+    named: list[tuple[str, Sequence[str]]] = [
+        ("items", [i.key for i in book.items]),
+        ("items: column", [i.column for i in book.items]),
+        ("outcomes", book.outcomes),
+        ("rules", [r.name for r in book.rules]),
+    ]
+    parts: tuple[Item | Scale | Trait | Covariate | Cohort, ...]
+    parts = (*book.items, *book.scales, *book.traits, *book.covariates, *book.cohorts)
+    for where, names in named:
+        for name in _repeated(names):
+            yield f"{where}: {name} stands there twice"
+    # Items, scales, traits, covariates and cohorts become columns of one table.
+    for name in _repeated(p.key for p in parts):
+        if name not in _repeated(i.key for i in book.items):
+            yield f"key {name}: used by two parts of the codebook"
+    for part in parts:
+        if part.key in RESERVED:
+            yield f"key {part.key}: reserved for a column of the tables"
+    made = [f"{s.key}_{what}" for s in book.scales for what in ("total", "band", "expected")]
+    made += [f"{t.key}_{what}" for t in book.traits for what in ("mean", "sd", "percentile")]
+    for name in sorted({part.key for part in parts} & set(made)) + _repeated(made):
+        yield f"key {name}: this column is made of a scale or a trait"
+    yield from _find_column_clashes(book)
+    for scale in book.scales:
+        for key in scale.items:
+            if key not in items:
+                yield f"scales: {scale.key} names the unknown item {key}"
+        for key in _repeated(scale.items):
+            yield f"scales: {scale.key} names the item {key} twice"
+        if items.issuperset(scale.items):
+            yield from _find_band_gap(book, scale)
+    loaded: dict[str, str] = {}
+    for trait in book.traits:
+        if trait.scale not in scales:
+            yield f"traits: {trait.key} names the unknown scale {trait.scale}"
+            continue
+        if len(scales[trait.scale].items) < 2:
+            yield f"traits: {trait.key} needs a scale with at least two items"
+        for key in scales[trait.scale].items:
+            if key in loaded:
+                yield f"traits: item {key} would load on both {loaded[key]} and {trait.key}"
+            loaded[key] = trait.key
+    yield from _find_strange_margins(book)
+    yield from _find_strange_standard(book)
+    cohorts = {c.key for c in book.cohorts}
+    for breakdown in book.breakdowns:
+        for key in breakdown:
+            if key not in cohorts:
+                yield f"breakdowns: unknown cohort {key}"
+        if _repeated(breakdown):
+            yield f"breakdowns: {'*'.join(breakdown)} names a cohort twice"
+    for name in _repeated("*".join(sorted(b)) or "all" for b in book.breakdowns):
+        yield f"breakdowns: {name} stands there twice"
+    yield from _find_wrong_outcomes(book)
+    if book.source.join not in (None, book.person_id):
+        yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_strange_margins(book: "Codebook") -> Iterator[str]:
+    groups = {cohort.key: cohort.groups for cohort in book.cohorts}
+    for cohort, counts in (book.margins.counts if book.margins else {}).items():
+        if cohort not in groups:
+            yield f"margins: unknown cohort {cohort}"
+            continue
+        for group in counts:
+            if group not in groups[cohort]:
+                yield f"margins: {cohort} has no group {group}"
+
+
+def _find_strange_standard(book: "Codebook") -> Iterator[str]:
+    if book.standard is None:
+        return
+    groups = {cohort.key: cohort.groups for cohort in book.cohorts}.get(book.standard.cohort)
+    if groups is None:
+        yield f"standard: unknown cohort {book.standard.cohort}"
+        return
+    for group in book.standard.shares:
+        if group not in groups:
+            yield f"standard: {book.standard.cohort} has no group {group}"
+    for group in groups:
+        if group not in book.standard.shares:
+            yield f"standard: {book.standard.cohort} has the group {group}, of which there is no share"
+
+
+def _find_wrong_outcomes(book: "Codebook") -> Iterator[str]:
+    scales, traits = {s.key for s in book.scales}, {t.key for t in book.traits}
+    for name in book.outcomes:
+        try:
+            outcome = parse_outcome(name, scales, traits)
+        except ValueError as error:
+            yield f"outcomes: {error}"
+            continue
+        if outcome.over:
+            # What may be told of a ratio is judged by what may be told of its parts.
+            for part in outcome.part_names():
+                if part not in book.outcomes:
+                    yield f"outcomes: {name} needs {part} among the outcomes"
+        if outcome.kind == "quantile" and outcome.source not in book.outcomes:
+            yield f"outcomes: {name} needs {outcome.source} among the outcomes"
+
+
+def _find_column_clashes(book: "Codebook") -> Iterator[str]:
+    """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
+    single = [book.person_id, book.design.weight, book.design.stratum, book.design.psu, *(i.column for i in book.items)]
+    single += [*(name for name in (book.answered_at, book.design.fpc) if name), *book.replicate_columns()]
+    for name in _repeated(single):
+        yield (
+            f"column {name}: one column cannot be two of id, date, weight, replicate weights, stratum, PSU, fpc, "
+            "items: deliver a copy"
+        )
+    columns = [name for name in book.column_types() if name != book.person_id]
+    for name in _repeated(name.lower() for name in columns):
+        yield f"column {name}: stands there twice, capitals apart"
+    for name in columns:
+        if name.lower() in JUDGING or name.lower().endswith("__raw") or name.lower().startswith(("ok__", "_")):
+            yield f"column {name}: this name is used while rows are judged: rename it in extract and codebook"
+    kinds = book.column_types()
+    parts: tuple[Covariate | Cohort, ...] = (*book.covariates, *book.cohorts)
+    for part in parts:
+        needs_number = part.is_number if isinstance(part, Covariate) else part.breaks is not None
+        if needs_number and kinds[part.column] != "number":
+            yield f"{part.key}: column {part.column} is read as text for another part, and as a number for this one"
+
+
+def _find_band_gap(book: "Codebook", scale: Scale) -> Iterator[str]:
+    chosen = [book.item(key) for key in scale.items]
+    low = sum(item.levels[0] for item in chosen) * scale.multiply
+    high = sum(item.levels[-1] for item in chosen) * scale.multiply
+    starts = list(scale.bands.values())
+    if starts and (starts[0] != low or starts[-1] > high):
+        yield f"scales: {scale.key}: bands must start at {low}, the lowest total, and not pass {high}"
