@@ -15,7 +15,7 @@ from pyspark import SparkContext
 
 from expectations.codebook import Codebook
 from jobs.design import read_design, read_sampled
-from jobs.disclosure_profiles import PROFILES, Profile, redact_count
+from jobs.disclosure_profiles import PROFILES, Profile, redact_count, redact_parts
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
 from jobs.dominance import find_dominated, mark_dominated
@@ -94,7 +94,7 @@ def run(job: Job) -> StageRecord:
         dominated = find_dominated(files, [*breakdowns, *added], outcomes, profile, scratch)
         rows = mark_dominated(rows, dominated)
         groups = replace(groups, unpublished=mark_dominated(groups.unpublished, dominated)) if groups else None
-        releases = read_earlier(job.lake, job.run_date.isoformat(), job.book, files, scratch)
+        releases = read_earlier(job.lake, night.token, job.book, files, scratch)
         public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
         hidden_rows, public = list_hidden(public), merge_labels(public)
         shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
@@ -189,20 +189,22 @@ def _write_table(records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnS
 def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     """Where the delivered rows went. A row may break several rules, so the rules do not add up to a total."""
     validated, features = job.night.read("validate"), job.night.read("preprocess").counts["features"]
-    counts = validated.counts
-    where: list[tuple[str, str | None, int]] = [
-        (stage, None, counts[stage]) for stage in ("delivered", "ineligible", "duplicates", "quarantined")
-    ]
-    where += [("withdrawn", None, 0), ("features", None, features)]
-    where += [("quarantined", rule, rows) for rule, rows in sorted(validated.details["failed_rules"].items())]
+    fates = {name: validated.counts[name] for name in ("delivered", "ineligible", "duplicates", "quarantined")}
+    published = redact_parts("delivered", {**fates, "withdrawn": 0, "features": features}, profile)
+    where: list[tuple[str, str | None, int | None]] = [(stage, None, rows) for stage, rows in published.items()]
+    for rule, rows in sorted(validated.details["failed_rules"].items()):
+        # With one rule its count is that of all.
+        where.append(
+            ("quarantined", rule, redact_count(rows, profile) if published["quarantined"] is not None else None)
+        )
     no_rate = {"rate": None, "rate_weighted": None}
     shown: list[dict[str, Any]] = [
         {
             "stage": stage,
             "reason": reason,
-            "rows": redact_count(rows, profile),
+            "rows": rows,
             **no_rate,
-            "disclosure": "shown" if redact_count(rows, profile) is not None else "suppressed",
+            "disclosure": "shown" if rows is not None else "suppressed",
         }
         for stage, reason, rows in where
     ]

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs.disclosure import MEAN_DECIMALS, SE_DIGITS, TRAIT_SUFFIX, WEIGHTED_DIGITS, round_digits
+from jobs.disclosure import (
+    MEAN_DECIMALS,
+    SE_DIGITS,
+    TRAIT_SUFFIX,
+    WEIGHTED_DIGITS,
+    limit_df,
+    round_bounds,
+    round_digits,
+)
 from jobs.disclosure_profiles import Profile, round_count, rounding_cell
 from jobs.presentation import korn_graubard, t_interval
 from jobs.survey import CohortRow
@@ -35,7 +43,7 @@ def find_algebraic(rows: Sequence[CohortRow], profile: Profile) -> Iterator[tupl
     if profile.rounding == "none":
         return  # counts are shown as they are
     for row in shown:
-        if row.figures.df is not None and row.figures.df >= rounding_cell(row.figures.n or 0, profile)[0]:
+        if row.figures.df is not None and row.figures.df > limit_df(row.figures.df, row.figures.n or 0, profile):
             yield row, COUNTING_DF
         if row.figures.deff is not None and len(_invert_deff(row, profile)) == 1:
             yield row, EXACT
@@ -82,7 +90,7 @@ def _has_own_interval(row: CohortRow, profile: Profile) -> bool:
         return False
     own = t_interval(f.estimate, f.se, f.df) if f.kind == "mean" else korn_graubard(f.estimate, f.se, f.n, f.df)
     decimals = MEAN_DECIMALS if f.kind == "mean" else profile.proportion_decimals
-    return bool(np.allclose([f.ci_low, f.ci_high], own, atol=0.5 * 10.0**-decimals + SLACK, rtol=0))
+    return bool(np.allclose([f.ci_low, f.ci_high], round_bounds(own, decimals), atol=SLACK, rtol=0))
 
 
 def _half_unit(se: float) -> float:

@@ -5,6 +5,7 @@ nearest 5; derived figures come from rounded counts. Complementary suppression k
 out of its neighbours and a published total (see `jobs.suppression`).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,7 @@ UNBOUNDED = 1000.0
 
 TOO_FEW = "withheld: too few people"
 TOO_FEW_CASES = "withheld: too few people on one side of the cut"
+UNIFORM = "withheld: everybody gave the same answers"
 TOO_FEW_DF = "withheld: too few degrees of freedom"
 DOMINATED = "withheld: one or two people make up nearly all of it"
 NEIGHBOUR = "withheld: it would give a neighbouring figure away"
@@ -198,6 +200,8 @@ def _redact_figure(row: CohortRow, profile: Profile) -> str | None:
         sides = (figures.n_cases, figures.n - figures.n_cases)
         if any(is_small(side, profile.redact_up_to, profile.zero != "shown") for side in sides):
             return TOO_FEW_CASES
+    if figures.kind == "mean" and figures.se == 0 and figures.estimate is not None:
+        return UNIFORM
     if figures.df is not None and figures.df < profile.min_df:
         return TOO_FEW_DF
     if row.dominated:
@@ -279,29 +283,41 @@ def round_figures(row: CohortRow, profile: Profile) -> Estimate:
     if not (n := round_count(figures.n, profile)):
         return replace(figures, n_cases=None, deff=None)  # so few that the row goes anyhow
     n_weighted = round_digits(settle(figures.n_weighted * n / figures.n), WEIGHTED_DIGITS)
-    df = None if figures.df is None else _limit_df(figures.df, n, profile)
+    df = None if figures.df is None else limit_df(figures.df, n, profile)
     rounded = replace(figures, n=n, n_cases=None, n_weighted=n_weighted, deff=None, df=df)
     if figures.estimate is None or figures.se is None or df is None:
         return rounded
-    shrink = (figures.n / n) ** 0.5
+    se = round_digits(settle(figures.se * scale_error(figures, profile)), SE_DIGITS)
     if figures.kind == "mean" or figures.n_cases is None:
         mean = figures.estimate
         if not row.outcome.endswith(TRAIT_SUFFIX) and profile.rounding != "none":
             mean = round_count(round(abs(mean) * figures.n), profile) / n * (1 if mean >= 0 else -1)
-        mean, se = round(settle(mean), MEAN_DECIMALS) + 0.0, round_digits(settle(figures.se * shrink), SE_DIGITS)
+        mean = round(settle(mean), MEAN_DECIMALS) + 0.0
         bounds = t_interval(mean, se, df) if df > 0 else None
         return _set_bounds(replace(rounded, estimate=mean, se=se), bounds, MEAN_DECIMALS)
-    scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
-    exact = settle(min(1.0, figures.estimate * scale * figures.n / n))
-    p = round(exact, profile.proportion_decimals)
-    spread = figures.estimate * (1 - figures.estimate)
-    wider = (exact * (1 - exact) / spread) ** 0.5 if spread > 0 and exact < 1 else 1.0
-    se = round_digits(settle(figures.se * shrink * wider), SE_DIGITS)
+    p = round(share_of_rounded(figures, profile), profile.proportion_decimals)
     bounds = korn_graubard(p, se, n, df) if df > 0 else None
     return _set_bounds(replace(rounded, estimate=p, se=se), bounds, profile.proportion_decimals)
 
 
-def _limit_df(df: int, n: int, profile: Profile) -> int:
+def share_of_rounded(figures: Estimate, profile: Profile) -> float:
+    """A proportion, scaled by what rounding does to its cases and to its people; of some people."""
+    assert figures.estimate is not None and figures.n
+    scale = round_count(figures.n_cases, profile) / figures.n_cases if figures.n_cases else 1.0
+    return settle(min(1.0, figures.estimate * scale * figures.n / round_count(figures.n, profile)))
+
+
+def scale_error(figures: Estimate, profile: Profile) -> float:
+    """What rounding does to the standard error of a simple random sample's mean or proportion, as a factor."""
+    assert figures.estimate is not None and figures.n
+    factor = math.sqrt(figures.n / round_count(figures.n, profile))
+    if figures.n_cases is None:
+        return factor
+    share, spread = share_of_rounded(figures, profile), figures.estimate * (1 - figures.estimate)
+    return factor * (math.sqrt(share * (1 - share) / spread) if spread > 0 and share < 1 else 1.0)
+
+
+def limit_df(df: int, n: int, profile: Profile) -> int:
     """No more than half of the fewest people that are published as `n`.
 
     Where nearly everybody is a PSU of their own, PSUs less strata would count the people.
@@ -325,7 +341,17 @@ def _set_bounds(figures: Estimate, bounds: Interval | None, decimals: int) -> Es
     """Bounds made from published figures alone tell nothing more than those do."""
     if bounds is None:
         return replace(figures, ci_low=None, ci_high=None, ci_method=None)
-    return replace(figures, ci_low=round(bounds[0], decimals) + 0.0, ci_high=round(bounds[1], decimals) + 0.0)
+    low, high = round_bounds(bounds, decimals)
+    return replace(figures, ci_low=low, ci_high=high)
+
+
+def round_bounds(bounds: Interval, decimals: int) -> Interval:
+    """To so many decimals; both outwards, where an interval would have no width left."""
+    low, high = (round(bound, decimals) + 0.0 for bound in bounds)
+    if low < high:
+        return low, high
+    unit = 10.0**decimals
+    return math.floor(settle(bounds[0] * unit)) / unit + 0.0, math.ceil(settle(bounds[1] * unit)) / unit + 0.0
 
 
 def settle(value: float) -> float:

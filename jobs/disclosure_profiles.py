@@ -1,6 +1,7 @@
 """Disclosure profiles: one row of data for each rule set, and what they do to a count."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +63,22 @@ def round_count(count: int, profile: Profile = OPENSAFELY) -> int:
 def redact_count(count: int, profile: Profile = OPENSAFELY) -> int | None:
     """A lone count (of rows, of files' people) as the profile publishes it; None where it is redacted."""
     return None if is_small(count, profile.redact_up_to, profile.zero == "suppressed") else round_count(count, profile)
+
+
+def redact_parts(whole: str, counts: Mapping[str, int], profile: Profile) -> dict[str, int | None]:
+    """Counts, of which one is the sum of the others, as the profile publishes them; None where one is withheld.
+
+    A redacted part does not stand alone, nor beside so few that together they are one: the next smallest goes with it.
+    """
+    shown = {name: redact_count(count, profile) for name, count in counts.items()}
+    parts = [name for name in counts if name != whole]
+    while hidden := [name for name in parts if shown[name] is None]:
+        rest = sorted((counts[name], name) for name in parts if shown[name] is not None and counts[name])
+        enough = len(hidden) > 1 and sum(counts[name] for name in hidden) > profile.redact_up_to
+        if shown[whole] is None or enough:
+            break
+        shown[rest[0][1] if rest else whole] = None
+    return shown
 
 
 def rounding_cell(published: int, profile: Profile) -> tuple[int, int]:

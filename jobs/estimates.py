@@ -87,7 +87,7 @@ def estimate_rows(survey: Survey, outcomes: Sequence[Outcome], earlier: Survey |
                 response = responses.get(outcome.name)
                 rows.append(CohortRow(*place, estimate_total(domain, sizes, survey.lonely_psu, response)))
             old = before.get((breakdown, cell, outcome.name))
-            now = linearise(figures, domain, design) if earlier else None
+            now = linearise(figures, domain, design, survey.sampled) if earlier else None
             if now and old and earlier:
                 rows.append(replace(CohortRow(*place, estimate_change(now, old)), since=earlier.run_date))
     return rows
@@ -118,7 +118,7 @@ def _linearise_all(survey: Survey, outcomes: Iterable[Outcome]) -> dict[tuple[st
     for (breakdown, cell), domains in split_domains(survey.sums).items():
         for name in domains.keys() & public.keys():
             figures = _estimate_base(public[name], domains[name], sizes, survey.lonely_psu)
-            if one := linearise(figures, domains[name], design):
+            if one := linearise(figures, domains[name], design, survey.sampled):
                 found[breakdown, cell, name] = one
     return found
 

@@ -4,6 +4,7 @@ Each has the fate of the rows that it is made of or stands beside, and its publi
 or scaled by what rounding did to their counts, so that it tells nothing that they do not.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -17,10 +18,16 @@ from jobs.disclosure import (
     WEIGHTED_DIGITS,
     Release,
     hide_figure,
+    limit_df,
+    round_bounds,
     round_digits,
+    scale_error,
+    settle,
 )
 from jobs.disclosure_profiles import OPENSAFELY, Profile, round_count
-from jobs.presentation import log_t_interval, t_interval
+from jobs.estimates import sort_rows
+from jobs.kinds import judge_change
+from jobs.presentation import Interval, judge_count, judge_mean, judge_quantile, log_t_interval, t_interval
 from jobs.standardised import Groups
 from jobs.standardised_disclosure import find_untold, round_standardised
 from jobs.survey import CellKey, CohortRow, Estimate
@@ -40,7 +47,7 @@ def protect_kinds(
     earlier: Sequence[Release] = (),
     groups: Groups | None = None,
 ) -> list[CohortRow]:
-    """The public form of every row, in their order, and of the cells that have been emptied since.
+    """The public form of every row, in their order, with the cells that have been emptied since in their places.
 
     `before` has the means and proportions of the release that changes are told from; `earlier` the releases that means
     and proportions are compared with; `groups` the cells that standardised figures are made of.
@@ -57,20 +64,22 @@ def protect_kinds(
         if row.figures.kind in ("mean", "proportion"):
             public.append(shown[key])
         elif row.figures.kind == "total":
-            public.append(_follow_total(row, exact[key].figures, shown[key]))
+            whole = exact.get(((), (), row.outcome), exact[key])
+            public.append(_follow_total(row, exact[key].figures, shown[key], whole.figures.n or 0, profile))
         elif row.figures.kind == "standardised":
             assert groups
             made_of = [cells[one] for one in groups.list_keys(row) if one in cells]
             shares = list(groups.standard.normalised.values())
             public.append(_follow_standardised(row, shown[key], made_of, shares, key in untold, profile))
         elif row.figures.kind == "change":
-            public.append(_follow_change(row, shown[key], before.get(key)))
+            public.append(_follow_change(row, exact[key].figures, shown[key], before.get(key), profile))
         elif row.figures.kind == "quantile":
             public.append(_follow_quantile(row, shown[(*key[:2], named[row.outcome].source)], named, profile))
         else:
             public.append(_follow_ratio(row, named[row.outcome], exact, shown, profile))
-    # Cells that few people have emptied since an earlier release stand there, too.
-    return public + [row for key, row in shown.items() if key not in exact]
+    # Cells that few people have emptied since an earlier release stand there, too, as if they were not empty.
+    emptied = [row for key, row in shown.items() if key not in exact]
+    return sort_rows([*public, *emptied, *_carry_followers(emptied, rows, named)]) if emptied else public
 
 
 def _hide_with(row: CohortRow, *beside: CohortRow) -> CohortRow | None:
@@ -92,20 +101,33 @@ def _show(row: CohortRow, like: Estimate, figures: Estimate) -> CohortRow:
     return replace(row, figures=figures, disclosure="shown")
 
 
-def _follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow) -> CohortRow:
-    """The public proportion of the public number of people, times what those who gave no answer add to it."""
+def _follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow, people: int, profile: Profile) -> CohortRow:
+    """The rounded cases of the rounded people, by weight, times what those who gave no answer add to them.
+
+    `people` are all of the outcome's. The standard error is scaled as that of a simple random sample would be.
+    """
     if hidden := _hide_with(row, proportion):
         return hidden
     own, beside = row.figures, proportion.figures
-    if own.se is None or beside.estimate is None or beside.n_weighted is None:
+    if own.estimate is None or own.se is None or not exact.estimate or not exact.n or not exact.n_cases:
         return _show(row, beside, replace(own, estimate=None, presentation="suppress"))
-    counted = (exact.estimate or 0.0) * (exact.n_weighted or 0.0)
-    grown = own.estimate / counted if own.estimate and counted else 1.0
-    total = round_digits(beside.estimate * beside.n_weighted * grown, WEIGHTED_DIGITS)
-    se = round_digits(own.se, SE_DIGITS)
-    low, high = log_t_interval(total, se, own.df) if total > 0 and own.df and own.df > 0 else (None, None)
-    limits = [None if limit is None else round_digits(limit, WEIGHTED_DIGITS) for limit in (low, high)]
-    return _show(row, beside, replace(own, estimate=total, se=se, ci_low=limits[0], ci_high=limits[1]))
+    cases = round_count(exact.n_cases, profile)
+    total = round_digits(settle(own.estimate * cases / exact.n_cases), WEIGHTED_DIGITS)
+    spread = [k * max(0.0, 1 - k / max(people, 1)) for k in (exact.n_cases, min(cases, people))]
+    scale = math.sqrt(spread[1] / spread[0]) if min(spread) > 0 else cases / exact.n_cases
+    se, df = round_digits(settle(own.se * scale), SE_DIGITS), limit_df(own.df or 0, beside.n or 0, profile)
+    presentation, reason = judge_count(total, se, cases, df)
+    low, high = round_significant(log_t_interval(total, se, df)) if df > 0 else (None, None)
+    figures = replace(own, estimate=total, se=se, df=df, ci_low=low, ci_high=high)
+    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
+
+
+def round_significant(bounds: Interval) -> Interval:
+    """Each to three digits; outwards, where an interval would have no width left."""
+    low, high = (round_digits(bound, WEIGHTED_DIGITS) for bound in bounds)
+    if low < high or not low:
+        return low, high
+    return round_bounds(bounds, WEIGHTED_DIGITS - 1 - math.floor(math.log10(abs(low))))
 
 
 def _follow_standardised(
@@ -128,33 +150,42 @@ def _follow_standardised(
     return _show(row, beside, round_standardised(own, beside, made_of, shares, profile))
 
 
-def _follow_change(row: CohortRow, now: CohortRow, before: float | None) -> CohortRow:
-    """The difference of the two public figures."""
+def _follow_change(
+    row: CohortRow, exact: Estimate, now: CohortRow, before: float | None, profile: Profile
+) -> CohortRow:
+    """The difference of the two public figures; the standard error is scaled as tonight's figure's is."""
     if hidden := _hide_with(row, now):
         return hidden
     own, beside = row.figures, now.figures
     if before is None or own.se is None or beside.estimate is None:
         reason = own.reason if before is not None else NOT_SHOWN_BEFORE
-        return _show(row, beside, replace(own, presentation="suppress", reason=reason))
+        return _show(row, beside, replace(own, presentation="suppress", reason=reason, df=beside.df))
     decimals = MEAN_DECIMALS if beside.kind == "mean" else 3
-    change, se = round(beside.estimate - before, decimals) + 0.0, round_digits(own.se, SE_DIGITS)
-    low, high = t_interval(change, se, own.df) if own.df and own.df > 0 else (None, None)
-    limits = [None if limit is None else round(limit, decimals) + 0.0 for limit in (low, high)]
-    return _show(row, beside, replace(own, estimate=change, se=se, ci_low=limits[0], ci_high=limits[1]))
+    change = round(beside.estimate - before, decimals) + 0.0
+    se = round_digits(settle(own.se * scale_error(exact, profile)), SE_DIGITS)
+    df = limit_df(own.df or 0, beside.n or 0, profile)
+    low, high = round_bounds(t_interval(change, se, df), decimals) if df > 0 and se > 0 else (None, None)
+    figures = replace(own, estimate=change, se=se, df=df, ci_low=low, ci_high=high)
+    presentation, reason = judge_change(df) if se > 0 else (own.presentation, own.reason)
+    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
 
 
 def _follow_quantile(row: CohortRow, mean: CohortRow, named: Mapping[str, Outcome], profile: Profile) -> CohortRow:
     """Shown where its scale's mean is and enough people lie on both sides of it."""
     if hidden := _hide_with(row, mean):
         return hidden
-    own, level = row.figures, named[row.outcome].level or 0.0
-    if (own.n or 0) * min(level, 1 - level) <= profile.redact_up_to:
-        bare = hide_figure(replace(own, n=mean.figures.n, n_weighted=mean.figures.n_weighted), TOO_FEW_BEYOND)
+    own, level, beside = row.figures, named[row.outcome].level or 0.0, mean.figures
+    if (beside.n or 0) * min(level, 1 - level) <= profile.redact_up_to:
+        bare = hide_figure(replace(own, n=beside.n, n_weighted=beside.n_weighted, df=beside.df), TOO_FEW_BEYOND)
         return replace(row, figures=bare, disclosure="suppressed")
+    df = limit_df(own.df or 0, beside.n or 0, profile)
+    bounded = own.ci_low is not None and own.ci_high is not None
+    presentation, reason = judge_quantile(bounded, beside.n or 0, df)
     values = [own.estimate, own.ci_low, own.ci_high]
     rounded = [None if value is None else round(value, MEAN_DECIMALS) + 0.0 for value in values]
     se = None if own.se is None else round_digits(own.se, SE_DIGITS)
-    return _show(row, mean.figures, replace(own, estimate=rounded[0], se=se, ci_low=rounded[1], ci_high=rounded[2]))
+    figures = replace(own, estimate=rounded[0], se=se, df=df, ci_low=rounded[1], ci_high=rounded[2])
+    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
 
 
 def _follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, profile: Profile) -> CohortRow:
@@ -168,16 +199,45 @@ def _follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, pr
         bare = replace(hide_figure(own, TOO_FEW), n=None, n_weighted=None, df=None)
         return replace(row, figures=bare, disclosure="suppressed")
     n = round_count(own.n, profile)
-    weight = round_digits((own.n_weighted or 0.0) * n / own.n, WEIGHTED_DIGITS)
-    public = replace(own, n=n, n_weighted=weight)
+    weight, df = round_digits((own.n_weighted or 0.0) * n / own.n, WEIGHTED_DIGITS), limit_df(own.df or 0, n, profile)
+    public = replace(own, n=n, n_weighted=weight, df=df)
     if own.estimate is None or own.se is None:
-        return _show(row, public, replace(own, presentation="suppress"))
+        return _show(row, public, replace(own, presentation="suppress", df=df))
     scales = []
     for part in parts:
         cases = exact[part].figures.n_cases
         scales.append(round_count(cases, profile) / cases if cases else 1.0)
-    ratio = round_digits(own.estimate * scales[0] / scales[1], WEIGHTED_DIGITS)
-    se = round_digits(own.se, SE_DIGITS)
-    low, high = t_interval(ratio, se, own.df) if own.df and own.df > 0 else (None, None)
-    limits = [None if limit is None else round_digits(limit, WEIGHTED_DIGITS) for limit in (low, high)]
-    return _show(row, public, replace(own, estimate=ratio, se=se, ci_low=limits[0], ci_high=limits[1]))
+    scale = scales[0] / scales[1]
+    ratio = round_digits(settle(own.estimate * scale), WEIGHTED_DIGITS)
+    se = round_digits(settle(own.se * scale * math.sqrt(own.n / n)), SE_DIGITS)
+    low, high = round_significant(t_interval(ratio, se, df)) if df > 0 and se > 0 else (None, None)
+    presentation, reason = judge_mean(ratio, se, n, df) if se > 0 else (own.presentation, own.reason)
+    figures = replace(own, estimate=ratio, se=se, df=df, ci_low=low, ci_high=high)
+    return _show(row, public, replace(figures, presentation=presentation, reason=reason))
+
+
+def _carry_followers(
+    emptied: Sequence[CohortRow], rows: Sequence[CohortRow], named: Mapping[str, Outcome]
+) -> list[CohortRow]:
+    """What other cells of the breakdown have beside their means and proportions, of emptied cells.
+
+    Without it the fewer rows of an emptied cell would tell that it is empty.
+    """
+    beside: dict[tuple[tuple[str, ...], str], dict[tuple[str, str], CohortRow]] = {}
+    for row in rows:
+        if row.figures.kind not in ("mean", "proportion"):
+            for base in find_bases(named[row.outcome]):
+                beside.setdefault((row.breakdown, base), {}).setdefault((row.outcome, row.figures.kind), row)
+    carried = {}
+    for cell in emptied:
+        for (outcome, kind), like in beside.get((cell.breakdown, cell.outcome), {}).items():
+            bare = replace(hide_figure(like.figures, cell.figures.reason), n=None, n_weighted=None, df=None)
+            carried[cell.cell, outcome, kind] = replace(like, cell=cell.cell, figures=bare, disclosure=cell.disclosure)
+    return list(carried.values())
+
+
+def find_bases(outcome: Outcome) -> tuple[str, ...]:
+    """The means and proportions that an outcome's figures are made of or stand beside."""
+    if outcome.kind == "quantile":
+        return (outcome.source,)
+    return outcome.part_names() if outcome.kind == "ratio" else (outcome.name,)

@@ -7,7 +7,7 @@ that have replicate weights take the variance from them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -122,31 +122,38 @@ def estimate_ratio(
 
 @dataclass(frozen=True)
 class Linearised:
-    """A mean or proportion with its score per PSU (arrays over PSUs), and the PSUs of each stratum of its design."""
+    """A mean or proportion with its score per PSU (arrays over PSUs), and the PSUs of each stratum of its design.
+
+    `sampled` is the share of a stratum's PSUs that is in the sample, where that is known.
+    """
 
     figures: Estimate
     stratum: NDArray[Any]
     psu: NDArray[Any]
     scores: NDArray[np.float64]
     design: Design
+    sampled: Mapping[str, float] = field(default_factory=dict)
 
 
-def linearise(figures: Estimate, domain: DomainSums, design: Design) -> Linearised | None:
+def linearise(
+    figures: Estimate, domain: DomainSums, design: Design, sampled: Mapping[str, float] | None = None
+) -> Linearised | None:
     """None where the estimate or its variance does not exist."""
     if figures.estimate is None or figures.se is None or not figures.n_weighted:
         return None
     domain = keep_answered(domain)
     scores = (domain.sum_wy - figures.estimate * domain.sum_w) / figures.n_weighted
-    return Linearised(figures, domain.stratum, domain.psu, scores, design)
+    return Linearised(figures, domain.stratum, domain.psu, scores, design, sampled or {})
 
 
 def estimate_change(now: Linearised, before: Linearised, extra_variance: float = 0.0) -> Estimate:
     """`now` less `before`, two nights' estimates of one figure: V(now) + V(before) - 2 Cov + `extra_variance`.
 
     The covariance is that of the PSUs which are in both samples: a panel's PSUs, or people who answered again. A
-    stratum's part is the root of both designs' m/(m-1) times the sum of the products of its centred scores, which is
-    the variance of the difference where the samples have the same PSUs, and 0 where they have none in common. df counts
-    the PSUs of either night less its strata, a stratum without a common PSU once for each night.
+    stratum's part is the root of both designs' (1 - f) m/(m-1), of f the share of PSUs sampled, times the sum of the
+    products of its centred scores, which is the variance of the difference where the samples have the same PSUs, and 0
+    where they have none in common. df counts the PSUs of either night less its strata, a stratum without a common PSU
+    once for each night.
     """
     new, old = now.figures, before.figures
     assert new.estimate is not None and old.estimate is not None and new.se is not None and old.se is not None
@@ -184,6 +191,13 @@ def _judge_change(new: Estimate, old: Estimate, df: int) -> tuple[Presentation, 
     """House rule: a change is as reliable as the less reliable of its two figures."""
     if "suppress" in (new.presentation, old.presentation):
         return "suppress", "one of the two figures is too uncertain (house rule)"
+    return judge_change(df)
+
+
+def judge_change(df: int) -> tuple[Presentation, str | None]:
+    """Of two figures that may be shown."""
+    if df <= 0:
+        return "suppress", NO_DF
     if df < MIN_DF:
         return "review", f"fewer than {MIN_DF} degrees of freedom (house rule)"
     return "present", None
@@ -198,7 +212,11 @@ def _compare_psus(now: Linearised, before: Linearised) -> tuple[float, int]:
         common = sorted(designs[0] & designs[1])
         df += len(one.keys() | other.keys()) - (1 if common or not one or not other else 2)
         if common and min(map(len, designs)) > 1:
-            scale = math.prod(math.sqrt(len(design) / (len(design) - 1)) for design in designs)
+            shares = [side.sampled.get(stratum, 0.0) for side in (now, before)]
+            scale = math.prod(
+                math.sqrt((1 - share) * len(design) / (len(design) - 1))
+                for design, share in zip(designs, shares, strict=True)
+            )
             means = [math.fsum(s.values()) / len(d) for s, d in zip((one, other), designs, strict=True)]
             # A PSU without anybody of the domain scores 0.
             products = [(one.get(psu, 0.0) - means[0]) * (other.get(psu, 0.0) - means[1]) for psu in common]

@@ -202,6 +202,11 @@ class Lake:
                 newest[folder.name] = json.loads(files[-1].read_text())
         return list(newest.values())
 
+    def issued(self) -> list[dict[str, Any]]:
+        """Every manifest there is in the order of their tokens, of superseded nights too: what readers have had."""
+        files = (self.restricted / "runs").glob("run_date=*/[0-9]*.json")
+        return [json.loads(file.read_text()) for file in sorted(files, key=lambda file: file.name)]
+
     def published(self, run_date: date) -> dict[str, Any] | None:
         return next((m for m in self.manifests() if m["run_date"] == run_date.isoformat()), None)
 

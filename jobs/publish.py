@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
-from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count
+from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_parts
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import (
@@ -172,6 +172,8 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     made = manifest["stages"]["aggregate"]["tables"]
     # Nights of before the codebook could choose have the default.
     profile = PROFILES[(manifest.get("release") or {}).get("profile", OPENSAFELY.name)]
+    counts = {name: count for name, count in manifest["rows"].items() if name != "profiles"}
+    rows = redact_parts("delivered", counts, profile)  # as many profiles as features
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],
@@ -180,7 +182,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
         "codebook": manifest["codebook"],
         "model_version": manifest["model"]["model_version"],
         "model_series": manifest["model"]["series"],
-        "rows": {name: redact_count(rows, profile) for name, rows in manifest["rows"].items()},
+        "rows": {**rows, "profiles": rows["features"]},
         "tables": {table: made[table] for table in PUBLIC_TABLES if table in made},
         "report": manifest["stages"]["report"]["details"],
         "release": manifest.get("release"),

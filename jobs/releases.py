@@ -46,14 +46,14 @@ def read_labelled(cohorts: Sequence[Path], suppressions: Sequence[Path]) -> list
     return restore_labels(read_rows(cohorts), read_rows(suppressions))
 
 
-def read_earlier(lake: Lake, run_date: str, book: Codebook, profiles: Sequence[Path], scratch: Path) -> list[Release]:
-    """The public releases of the same codebook before the date, with what has changed in every cell since.
+def read_earlier(lake: Lake, token: int, book: Codebook, profiles: Sequence[Path], scratch: Path) -> list[Release]:
+    """The last public releases of the same codebook that were issued before the token, with what changed in each cell.
 
-    `profiles` are tonight's. Raises StageError, which names the night, where a file of an earlier one is missing or
-    damaged.
+    Of whatever date, and superseded ones too: readers have them all. `profiles` are tonight's. Raises StageError, which
+    names the night, where a file of an earlier one is missing or damaged.
     """
-    released = list_public(lake.manifests())
-    before = [m for m in released if m["run_date"] < run_date and m["codebook"]["name"] == book.codebook]
+    released = list_public(lake.issued())
+    before = [m for m in released if m["token"] < token and m["codebook"]["name"] == book.codebook]
     return [_read_release(lake, manifest, book, profiles, scratch) for manifest in before[-EARLIER:]]
 
 
@@ -84,7 +84,7 @@ def audit_night(night: Night, book: Codebook) -> list[Exposure]:
     """What tonight's public table exposes, alone and beside the earlier releases."""
     rows = read_labelled(night.paths("aggregate", "cohorts"), night.paths("aggregate", "suppressions"))
     profiles = night.paths("score", "profiles")
-    earlier = read_earlier(night.lake, night.run_date.isoformat(), book, profiles, night.scratch("audit"))
+    earlier = read_earlier(night.lake, night.token, book, profiles, night.scratch("audit"))
     return find_exposed(Release(night.run_date.isoformat(), rows), earlier, PROFILES[book.disclosure.profile])
 
 
@@ -95,7 +95,7 @@ def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scr
         [lake.root / file.path for file in stages[stage].tables.get(table, ())]
         for stage, table in (("aggregate", "cohorts"), ("aggregate", "suppressions"), ("score", "profiles"))
     )
-    earlier = read_earlier(lake, manifest["run_date"], book, profiles, scratch)
+    earlier = read_earlier(lake, manifest["token"], book, profiles, scratch)
     tonight = Release(manifest["run_date"], read_labelled(cohorts, hidden))
     return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
 

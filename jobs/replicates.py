@@ -102,7 +102,7 @@ def estimate_replicated(figures: Floats, replication: Replication) -> tuple[floa
 
 
 def count_df(weights: Floats) -> int:
-    """Degrees of freedom of a cell: the rank of its replicate weights less 1, as R's degf on the cell.
+    """Degrees of freedom of a cell: the rank of its replicate weights less 1, as R's degf on the cell; at least 0.
 
     `weights` are (people with an answer, R), or a matrix with the same products of columns, such as the triangle that
     `np.linalg.qr` leaves of them. A column counts where what it adds to those before is not negligible.
@@ -115,4 +115,4 @@ def count_df(weights: Floats) -> int:
         length = float(np.linalg.norm(left))
         if basis.shape[1] < len(weights) and length > DEPENDENT * float(np.linalg.norm(column)):
             basis = np.column_stack([basis, left / length])
-    return basis.shape[1] - 1
+    return max(0, basis.shape[1] - 1)

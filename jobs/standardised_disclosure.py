@@ -20,6 +20,7 @@ from jobs.disclosure import (
     cover_figures,
     is_protected,
     key_of,
+    round_bounds,
     round_digits,
     round_figures,
     settle,
@@ -126,11 +127,11 @@ def round_standardised(
     df, people = min(own.df, beside.df), beside.n
     if proportion:
         n_eff = standardised_effective_n(shares, told, n, se)
-        bounds = korn_graubard(estimate, se, people, df, n_eff) if df > 0 else (None, None)
+        bounds = korn_graubard(estimate, se, people, df, n_eff) if df > 0 else None
         presentation, reason = judge_proportion(estimate, se, people, df, n_eff)
     else:
-        bounds = t_interval(estimate, se, df) if df > 0 else (None, None)
+        bounds = t_interval(estimate, se, df) if df > 0 else None
         presentation, reason = judge_mean(estimate, se, people, df)
-    low, high = (None if limit is None else round(limit, decimals) + 0.0 for limit in bounds)
+    low, high = round_bounds(bounds, decimals) if bounds else (None, None)
     figures = {"estimate": estimate, "se": se, "df": df, "ci_low": low, "ci_high": high}
     return Estimate(**{**vars(own), **figures, "presentation": presentation, "reason": reason})

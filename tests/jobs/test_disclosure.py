@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jobs.disclosure import TOO_FEW, TOO_FEW_CASES, protect_rows
-from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count, round_count
+from jobs.disclosure import TOO_FEW, TOO_FEW_CASES, UNIFORM, protect_rows
+from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count, redact_parts, round_count
 from jobs.presentation import korn_graubard
 from jobs.sums import Audit, Line
 from jobs.survey import CohortRow, Estimate
@@ -278,3 +278,25 @@ def test_nothing_redacted_follows_from_what_is_published(people, shares, breakdo
         if outside.figures.n is not None:
             assert outside.figures.n % 5 == 0 and outside.figures.n >= 10
         assert outside.figures.estimate is None or outside.disclosure == "shown"
+
+
+def test_a_score_that_everybody_has_is_withheld():
+    got = protect(row(200, outcome="phq9_total", estimate=0.0, se=0.0))
+    assert (got.disclosure, got.figures.estimate, got.figures.reason) == ("suppressed", None, UNIFORM)
+
+
+@pytest.mark.parametrize(("n", "cases"), [(50_000, 10), (1_000_000, 1_400), (1_000_000, 999_000)])
+def test_an_interval_has_a_width_and_the_share_in_it(n, cases):
+    p = cases / n
+    got = protect(row(n, cases, se=(p * (1 - p) / n) ** 0.5, df=500)).figures
+    assert got.ci_low < got.ci_high and got.ci_low <= p <= got.ci_high
+
+
+def test_parts_of_a_sum_do_not_stand_alone():
+    counts = {"whole": 10_000, "out": 500, "twice": 3, "broken": 40, "gone": 0, "in": 9_457}
+    assert redact_parts("whole", counts, PROFILES["cms"]) == counts | {"twice": None, "broken": None}
+    assert redact_parts("whole", counts | {"twice": 30}, PROFILES["cms"]) == counts | {"twice": 30}
+    few = {"whole": 12, "twice": 5, "broken": 7}
+    assert set(redact_parts("whole", few, PROFILES["acro"]).values()) == {12, None}
+    alone = {"whole": 9, "twice": 9}
+    assert set(redact_parts("whole", alone, PROFILES["acro"]).values()) == {None}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expectations.outcomes import Outcome
-from jobs.disclosure import round_digits
+from jobs.disclosure import Move, Release, key_of, round_digits
 from jobs.following import TOO_FEW_BEYOND, protect_kinds
 from jobs.survey import CohortRow, Estimate
 
@@ -60,6 +60,49 @@ def test_public_figures_are_made_of_public_figures():
     assert change.since == SINCE
     unknown = rows["women", "a_ge3", "change"].figures
     assert (unknown.estimate, unknown.reason) == (None, "the earlier release does not show the figure")
+
+
+def test_a_rare_outcome_among_many_keeps_its_number_of_people():
+    # The share is published to a tenth of a point, which is .001.
+    total = protect({"men": (1_000_000, 1_402), "women": (998, 301)})["men", "a_ge3", "total"].figures
+    assert total.estimate == round_digits(1_400 * 101.7, 3)
+    assert total.ci_low < 1_402 * 101.7 < total.ci_high
+
+
+def simple_figures(kind: str, n: int, cases: int, people: int) -> Estimate:
+    """A simple random sample's with equal weights, everybody a PSU of their own."""
+    p, weight = cases / n, 100.0
+    se = (p * (1 - p) / n) ** 0.5 if kind != "total" else weight * (cases * (1 - cases / people)) ** 0.5
+    value = p if kind == "proportion" else cases * weight
+    return Estimate(kind, n, cases, n * weight, value, se, n - 4, 0.0, 1.0, "t", 1.0, "present", None)
+
+
+def test_the_figures_of_a_count_are_those_of_all_that_round_to_it():
+    def publish(n: int, cases: int) -> list[CohortRow]:
+        cells = {(): (200, 90), ("men",): (n, cases), ("women",): (200 - n, 90 - cases)}
+        rows = [
+            CohortRow(("sex",) if cell else (), cell, "a_ge3", simple_figures(kind, *counts, people=200))
+            for cell, counts in cells.items()
+            for kind in ("proportion", "total")
+        ]
+        return [row for row in protect_kinds(rows, OUTCOMES, {}) if row.cell == ("men",)]
+
+    assert {row.disclosure for row in publish(60, 20)} == {"shown"}
+    for n, cases in [(58, 18), (59, 22), (60, 20), (61, 19), (62, 21)]:
+        assert publish(n, cases) == publish(60, 20), (n, cases)
+
+
+def test_an_emptied_cell_has_the_rows_of_the_others():
+    full = {"men": (203, 60), "women": (198, 61), "others": (5, 2)}
+    then = protect_kinds(make_rows(full), OUTCOMES, BEFORE)
+    base = [row for row in then if row.figures.kind in ("mean", "proportion")]
+    moves = {key_of(row): Move(5, -5) if row.cell == ("others",) else Move(0, 0) for row in base}
+    del full["others"]
+    public = protect_kinds(make_rows(full), OUTCOMES, BEFORE, earlier=[Release("2026-02-01", then, moves)])
+    kinds = {cell: [(r.outcome, r.figures.kind) for r in public if r.cell == (cell,)] for cell in (*full, "others")}
+    assert kinds["others"] == kinds["men"] == kinds["women"]
+    assert [row.cell for row in public] == sorted(row.cell for row in public)
+    assert all(row.figures.n is None for row in public if row.cell == ("others",))
 
 
 def test_a_quantile_with_few_people_beyond_it_is_withheld():

@@ -14,7 +14,7 @@ from expectations.outcomes import Outcome, parse_outcome
 from jobs.estimates import Survey, estimate_rows, list_sums
 from jobs.kinds import Response, estimate_change, estimate_ratio, estimate_total, linearise, subtract_nights
 from jobs.quantile_rows import estimate_quantile_rows
-from jobs.survey import count_psus, estimate_domain
+from jobs.survey import count_psus, estimate_domain, sum_variance
 from tests.jobs.golden_survey import read_estimates, read_people, select
 from tests.jobs.survey_helpers import sum_people
 
@@ -49,6 +49,26 @@ def test_totals_as_r_has_them(row):
     assert (got.kind, got.ci_method, got.df) == ("total", "log-t", row["df"])
     found = [got.estimate, got.se, got.ci_low, got.ci_high]
     assert found == pytest.approx([row[name] for name in ("estimate", "se", "ci_low", "ci_high")], rel=1e-10)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_change_of_the_same_psus_has_the_variance_of_the_difference(share):
+    draw = np.random.default_rng(7)
+    before = pd.DataFrame({"stratum": np.repeat(["a", "b"], 200), "psu": np.tile(np.repeat(list("12345"), 40), 2)})
+    before = before.assign(weight=1.0, y=draw.normal(size=400) + before["psu"].astype(float))
+    now = before.assign(y=before["y"] + 0.1 * draw.normal(size=400))
+    sampled = {"a": share, "b": share}
+    sizes = count_psus(pairs(before), sampled)
+
+    def side(people):
+        sums = sum_people(people, "y")
+        return linearise(estimate_domain(sums, sizes, "mean"), sums, design_of(people), sampled)
+
+    one, other = side(now), side(before)
+    wanted = sum_variance(one.stratum, one.scores - other.scores, sizes, "fail") ** 0.5
+    change = estimate_change(one, other)
+    assert change.se == pytest.approx(wanted, rel=1e-6)
+    assert change.ci_low < change.estimate < change.ci_high
 
 
 @pytest.mark.parametrize("row", read_estimates("taylor", "ratio"), ids=label)

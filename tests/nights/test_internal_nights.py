@@ -78,7 +78,7 @@ def test_a_night_too_soon_stays_internal(
     profiles = later.night.paths("score", "profiles")
     last = find_last(later)
     assert last is not None and last.survey.run_date == date.fromisoformat(FIRST)
-    assert [one.run_date for one in read_earlier(lake, LATER, book, profiles, tmp_path)] == [FIRST]
+    assert [one.run_date for one in read_earlier(lake, later.night.token, book, profiles, tmp_path)] == [FIRST]
     decision = decide_release(later)
     assert decision.why == f"fewer than 3 people came, left or answered anew since the public release of {FIRST}"
     assert (decision.public, decision.next_possible) == (False, date(2026, 3, 21))
