@@ -1,42 +1,17 @@
-"""Disclosure control of what follows from means and proportions: standardised ones, totals, ratios, quantiles, changes.
+"""Disclosure control of all kinds of rows: means and proportions first, and then what follows from them."""
 
-Each has the fate of the rows that it is made of or stands beside, and its public figure is made of their public figures
-or scaled by what rounding did to their counts, so that it tells nothing that they do not.
-"""
-
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from expectations.outcomes import Outcome
 from jobs.attack import protect_release
-from jobs.disclosure import (
-    MEAN_DECIMALS,
-    NEIGHBOUR,
-    SE_DIGITS,
-    TOO_FEW,
-    WEIGHTED_DIGITS,
-    Release,
-    hide_figure,
-    limit_df,
-    round_bounds,
-    round_digits,
-    scale_error,
-    settle,
-)
-from jobs.disclosure_profiles import OPENSAFELY, Profile, round_count
+from jobs.disclosure import Release, hide_figure
+from jobs.disclosure_profiles import OPENSAFELY, Profile
 from jobs.estimates import sort_rows
-from jobs.kinds import judge_change
-from jobs.presentation import Interval, judge_count, judge_mean, judge_quantile, log_t_interval, t_interval
+from jobs.followers import follow_change, follow_quantile, follow_ratio, follow_standardised, follow_total
 from jobs.standardised import Groups
-from jobs.standardised_disclosure import find_untold, round_standardised
-from jobs.survey import CellKey, CohortRow, Estimate
-
-TOO_FEW_BEYOND = "withheld: too few people beyond the quantile"
-UNRELIABLE = "the figure that it is made of is too uncertain"
-NOT_SHOWN_BEFORE = "the earlier release does not show the figure"
-
-Rows = Mapping[CellKey, CohortRow]
+from jobs.standardised_disclosure import find_untold
+from jobs.survey import CellKey, CohortRow
 
 
 def protect_kinds(
@@ -65,155 +40,21 @@ def protect_kinds(
             public.append(shown[key])
         elif row.figures.kind == "total":
             whole = exact.get(((), (), row.outcome), exact[key])
-            public.append(_follow_total(row, exact[key].figures, shown[key], whole.figures.n or 0, profile))
+            public.append(follow_total(row, exact[key].figures, shown[key], whole.figures.n or 0, profile))
         elif row.figures.kind == "standardised":
             assert groups
             made_of = [cells[one] for one in groups.list_keys(row) if one in cells]
             shares = list(groups.standard.normalised.values())
-            public.append(_follow_standardised(row, shown[key], made_of, shares, key in untold, profile))
+            public.append(follow_standardised(row, shown[key], made_of, shares, key in untold, profile))
         elif row.figures.kind == "change":
-            public.append(_follow_change(row, exact[key].figures, shown[key], before.get(key), profile))
+            public.append(follow_change(row, exact[key].figures, shown[key], before.get(key), profile))
         elif row.figures.kind == "quantile":
-            public.append(_follow_quantile(row, shown[(*key[:2], named[row.outcome].source)], named, profile))
+            public.append(follow_quantile(row, shown[(*key[:2], named[row.outcome].source)], named, profile))
         else:
-            public.append(_follow_ratio(row, named[row.outcome], exact, shown, profile))
+            public.append(follow_ratio(row, named[row.outcome], exact, shown, profile))
     # Cells that few people have emptied since an earlier release stand there, too, as if they were not empty.
     emptied = [row for key, row in shown.items() if key not in exact]
     return sort_rows([*public, *emptied, *_carry_followers(emptied, rows, named)]) if emptied else public
-
-
-def _hide_with(row: CohortRow, *beside: CohortRow) -> CohortRow | None:
-    """The row hidden as the first of its neighbours is that is; None where all of them show their figure."""
-    for other in beside:
-        if other.figures.estimate is None:
-            reason = other.figures.reason if other.disclosure != "shown" else UNRELIABLE
-            bare = hide_figure(row.figures, reason)
-            counts = replace(bare, n=other.figures.n, n_weighted=other.figures.n_weighted, df=other.figures.df)
-            return replace(row, figures=counts, disclosure=other.disclosure)
-    return None
-
-
-def _show(row: CohortRow, like: Estimate, figures: Estimate) -> CohortRow:
-    """`figures` with the public counts of `like`; without the figure where it is too uncertain."""
-    figures = replace(figures, n=like.n, n_weighted=like.n_weighted, n_cases=None, deff=None)
-    if figures.presentation == "suppress":
-        figures = hide_figure(figures, figures.reason)
-    return replace(row, figures=figures, disclosure="shown")
-
-
-def _follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow, people: int, profile: Profile) -> CohortRow:
-    """The rounded cases of the rounded people, by weight, times what those who gave no answer add to them.
-
-    `people` are all of the outcome's. The standard error is scaled as that of a simple random sample would be.
-    """
-    if hidden := _hide_with(row, proportion):
-        return hidden
-    own, beside = row.figures, proportion.figures
-    if own.estimate is None or own.se is None or not exact.estimate or not exact.n or not exact.n_cases:
-        return _show(row, beside, replace(own, estimate=None, presentation="suppress"))
-    cases = round_count(exact.n_cases, profile)
-    total = round_digits(settle(own.estimate * cases / exact.n_cases), WEIGHTED_DIGITS)
-    spread = [k * max(0.0, 1 - k / max(people, 1)) for k in (exact.n_cases, min(cases, people))]
-    scale = math.sqrt(spread[1] / spread[0]) if min(spread) > 0 else cases / exact.n_cases
-    se, df = round_digits(settle(own.se * scale), SE_DIGITS), limit_df(own.df or 0, beside.n or 0, profile)
-    presentation, reason = judge_count(total, se, cases, df)
-    low, high = round_significant(log_t_interval(total, se, df)) if df > 0 else (None, None)
-    figures = replace(own, estimate=total, se=se, df=df, ci_low=low, ci_high=high)
-    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
-
-
-def round_significant(bounds: Interval) -> Interval:
-    """Each to three digits; outwards, where an interval would have no width left."""
-    low, high = (round_digits(bound, WEIGHTED_DIGITS) for bound in bounds)
-    if low < high or not low:
-        return low, high
-    return round_bounds(bounds, WEIGHTED_DIGITS - 1 - math.floor(math.log10(abs(low))))
-
-
-def _follow_standardised(
-    row: CohortRow,
-    base: CohortRow,
-    made_of: Sequence[CohortRow],
-    shares: Sequence[float],
-    untold: bool,
-    profile: Profile,
-) -> CohortRow:
-    """The public figures of its groups, put together; withheld where one of them may not be told."""
-    if hidden := _hide_with(row, base):
-        return hidden
-    own, beside = row.figures, base.figures
-    if untold:
-        bare = replace(hide_figure(own, NEIGHBOUR), n=beside.n, n_weighted=beside.n_weighted, df=beside.df)
-        return replace(row, figures=bare, disclosure="complementary")
-    if own.estimate is None or own.se is None:
-        return _show(row, beside, replace(own, presentation="suppress", df=beside.df))
-    return _show(row, beside, round_standardised(own, beside, made_of, shares, profile))
-
-
-def _follow_change(
-    row: CohortRow, exact: Estimate, now: CohortRow, before: float | None, profile: Profile
-) -> CohortRow:
-    """The difference of the two public figures; the standard error is scaled as tonight's figure's is."""
-    if hidden := _hide_with(row, now):
-        return hidden
-    own, beside = row.figures, now.figures
-    if before is None or own.se is None or beside.estimate is None:
-        reason = own.reason if before is not None else NOT_SHOWN_BEFORE
-        return _show(row, beside, replace(own, presentation="suppress", reason=reason, df=beside.df))
-    decimals = MEAN_DECIMALS if beside.kind == "mean" else 3
-    change = round(beside.estimate - before, decimals) + 0.0
-    se = round_digits(settle(own.se * scale_error(exact, profile)), SE_DIGITS)
-    df = limit_df(own.df or 0, beside.n or 0, profile)
-    low, high = round_bounds(t_interval(change, se, df), decimals) if df > 0 and se > 0 else (None, None)
-    figures = replace(own, estimate=change, se=se, df=df, ci_low=low, ci_high=high)
-    presentation, reason = judge_change(df) if se > 0 else (own.presentation, own.reason)
-    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
-
-
-def _follow_quantile(row: CohortRow, mean: CohortRow, named: Mapping[str, Outcome], profile: Profile) -> CohortRow:
-    """Shown where its scale's mean is and enough people lie on both sides of it."""
-    if hidden := _hide_with(row, mean):
-        return hidden
-    own, level, beside = row.figures, named[row.outcome].level or 0.0, mean.figures
-    if (beside.n or 0) * min(level, 1 - level) <= profile.redact_up_to:
-        bare = hide_figure(replace(own, n=beside.n, n_weighted=beside.n_weighted, df=beside.df), TOO_FEW_BEYOND)
-        return replace(row, figures=bare, disclosure="suppressed")
-    df = limit_df(own.df or 0, beside.n or 0, profile)
-    bounded = own.ci_low is not None and own.ci_high is not None
-    presentation, reason = judge_quantile(bounded, beside.n or 0, df)
-    values = [own.estimate, own.ci_low, own.ci_high]
-    rounded = [None if value is None else round(value, MEAN_DECIMALS) + 0.0 for value in values]
-    se = None if own.se is None else round_digits(own.se, SE_DIGITS)
-    figures = replace(own, estimate=rounded[0], se=se, df=df, ci_low=rounded[1], ci_high=rounded[2])
-    return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
-
-
-def _follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, profile: Profile) -> CohortRow:
-    """Scaled by what rounding did to the people of its numerator and of its denominator."""
-    assert outcome.over
-    parts = [(row.breakdown, row.cell, name) for name in outcome.part_names()]
-    if hidden := _hide_with(row, *(shown[part] for part in parts)):
-        return hidden
-    own = row.figures
-    if not own.n or own.n <= profile.redact_up_to:
-        bare = replace(hide_figure(own, TOO_FEW), n=None, n_weighted=None, df=None)
-        return replace(row, figures=bare, disclosure="suppressed")
-    n = round_count(own.n, profile)
-    weight, df = round_digits((own.n_weighted or 0.0) * n / own.n, WEIGHTED_DIGITS), limit_df(own.df or 0, n, profile)
-    public = replace(own, n=n, n_weighted=weight, df=df)
-    if own.estimate is None or own.se is None:
-        return _show(row, public, replace(own, presentation="suppress", df=df))
-    scales = []
-    for part in parts:
-        cases = exact[part].figures.n_cases
-        scales.append(round_count(cases, profile) / cases if cases else 1.0)
-    scale = scales[0] / scales[1]
-    ratio = round_digits(settle(own.estimate * scale), WEIGHTED_DIGITS)
-    se = round_digits(settle(own.se * scale * math.sqrt(own.n / n)), SE_DIGITS)
-    low, high = round_significant(t_interval(ratio, se, df)) if df > 0 and se > 0 else (None, None)
-    presentation, reason = judge_mean(ratio, se, n, df) if se > 0 else (own.presentation, own.reason)
-    figures = replace(own, estimate=ratio, se=se, df=df, ci_low=low, ci_high=high)
-    return _show(row, public, replace(figures, presentation=presentation, reason=reason))
 
 
 def _carry_followers(

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from expectations.outcomes import Outcome
 from jobs.disclosure import Move, Release, key_of, round_digits
-from jobs.following import TOO_FEW_BEYOND, protect_kinds
+from jobs.followers import TOO_FEW_BEYOND
+from jobs.following import protect_kinds
 from jobs.survey import CohortRow, Estimate
 
 HIGH = Outcome("a_ge3", "proportion", "a_total", ">=", 3)
