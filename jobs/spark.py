@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -74,4 +75,8 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
         with suppress(Exception):  # what it asks of the JVM is told for information alone
             note_spark(session)
     finally:
+        jvm: Any = session.sparkContext._jvm
         session.stop()
+        # The JVM outlives the session: a later stage's workers need the memory of its heap.
+        with suppress(Exception):
+            jvm.java.lang.System.gc()
