@@ -29,7 +29,6 @@ TOO_FEW = "withheld: too few people"
 TOO_FEW_CASES = "withheld: too few people on one side of the cut"
 UNIFORM = "withheld: everybody gave the same answers"
 TOO_FEW_DF = "withheld: too few degrees of freedom"
-DOMINATED = "withheld: one or two people make up nearly all of it"
 NEIGHBOUR = "withheld: it would give a neighbouring figure away"
 FEW_MOVED = "withheld: too few people came, left or answered anew since an earlier release"
 
@@ -204,8 +203,8 @@ def _redact_figure(row: CohortRow, profile: Profile) -> str | None:
         return UNIFORM
     if figures.df is not None and figures.df < profile.min_df:
         return TOO_FEW_DF
-    if row.dominated:
-        return DOMINATED
+    if row.telling:
+        return row.telling
     return None
 
 

@@ -17,6 +17,8 @@ from jobs.domain_sums import Breakdown
 from jobs.movement import MEMORY
 from jobs.survey import CellKey, CohortRow
 
+DOMINATED = "withheld: one or two people make up nearly all of it"
+
 
 def find_dominated(
     files: Sequence[Path],
@@ -51,7 +53,8 @@ def find_dominated(
 
 def mark_dominated(rows: Sequence[CohortRow], dominated: Set[CellKey]) -> list[CohortRow]:
     """The rows, means of these cells marked."""
-    return [replace(row, dominated=row.figures.kind == "mean" and row.place in dominated) for row in rows]
+    chosen = [row.figures.kind == "mean" and row.place in dominated for row in rows]
+    return [replace(row, telling=DOMINATED) if one else row for row, one in zip(rows, chosen, strict=True)]
 
 
 def _is_dominated(largest: Sequence[float], total: float, profile: Profile) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from expectations.outcomes import Outcome
 from jobs.attack import protect_release
+from jobs.bounding import mark_bounding
 from jobs.disclosure import Release, hide_figure
 from jobs.disclosure_profiles import OPENSAFELY, Profile
 from jobs.estimates import sort_rows
@@ -28,7 +29,7 @@ def protect_kinds(
     and proportions are compared with; `groups` the cells that standardised figures are made of.
     """
     named = {outcome.name: outcome for outcome in outcomes}
-    base = [row for row in rows if row.figures.kind in ("mean", "proportion")]
+    base = mark_bounding([row for row in rows if row.figures.kind in ("mean", "proportion")], outcomes, profile)
     exact = {row.place: row for row in base}
     shown = {row.place: row for row in protect_release(base, profile, earlier)}
     cells = exact | {row.place: row for row in groups.unpublished} if groups else exact

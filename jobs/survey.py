@@ -86,7 +86,7 @@ class CohortRow:
     figures: Estimate
     disclosure: Disclosure | None = None
     since: date | None = None  # of a change: the night that it is a change from
-    dominated: bool = False  # of a mean: one or two people make up nearly all of it
+    telling: str | None = None  # why its figure may not be told, for another reason than its own counts
 
     @property
     def place(self) -> CellKey:

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from expectations.outcomes import Outcome
-from jobs.disclosure import DOMINATED, NEIGHBOUR
+from jobs.disclosure import NEIGHBOUR
 from jobs.disclosure_profiles import PROFILES
-from jobs.dominance import find_dominated, mark_dominated
+from jobs.dominance import DOMINATED, find_dominated, mark_dominated
 from jobs.following import protect_kinds
 from jobs.survey import CohortRow, count_psus, estimate_domain
 from tests.jobs.survey_helpers import sum_people

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expectations.outcomes import Outcome
-from jobs.disclosure import Move, Release, key_of, round_digits
+from jobs.bounding import BOUNDING
+from jobs.disclosure import TOO_FEW_CASES, Move, Release, key_of, round_digits
 from jobs.followers import TOO_FEW_BEYOND
 from jobs.following import protect_kinds
 from jobs.survey import CohortRow, Estimate
@@ -91,6 +92,17 @@ def test_the_figures_of_a_count_are_those_of_all_that_round_to_it():
     assert {row.disclosure for row in publish(60, 20)} == {"shown"}
     for n, cases in [(58, 18), (59, 22), (60, 20), (61, 19), (62, 21)]:
         assert publish(n, cases) == publish(60, 20), (n, cases)
+
+
+def test_a_mean_that_bounds_a_withheld_share_goes_with_it():
+    def publish(mean: float, cases: int) -> dict[str, CohortRow]:
+        share, score = make_figures("proportion", 60, cases), replace(make_figures("mean", 60, cases), estimate=mean)
+        rows = [CohortRow((), (), "a_ge3", share), CohortRow((), (), "a_total", replace(score, se=0.01))]
+        return {row.outcome: row for row in protect_kinds(rows, OUTCOMES, {})}
+
+    # Of 60 people with a mean of .19, three can have 3 or more; with .21 four can.
+    assert {row.figures.reason for row in publish(0.19, 2).values()} == {TOO_FEW_CASES, BOUNDING}
+    assert publish(0.21, 2)["a_total"].disclosure == publish(0.19, 20)["a_total"].disclosure == "shown"
 
 
 def test_an_emptied_cell_has_the_rows_of_the_others():
