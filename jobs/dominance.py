@@ -9,12 +9,10 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
-import duckdb
-
 from expectations.outcomes import Outcome
 from jobs.disclosure_profiles import Profile
 from jobs.domain_sums import Breakdown
-from jobs.movement import MEMORY
+from jobs.movement import connect_duckdb
 from jobs.survey import CellKey, CohortRow
 
 DOMINATED = "withheld: one or two people make up nearly all of it"
@@ -35,9 +33,7 @@ def find_dominated(
     if profile.dominance_share is None or not means:
         return set()
     found = set[CellKey]()
-    with duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET temp_directory = ?", [str(scratch)])
+    with connect_duckdb(scratch) as connection:
         people = connection.read_parquet([str(file) for file in files], hive_partitioning=False).filter("weight > 0")
         for breakdown in breakdowns:
             cohorts = [f'"{name}"' for name in breakdown]

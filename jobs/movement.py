@@ -49,9 +49,7 @@ def _open_nights(
     now: Sequence[Path], then: Sequence[Path], columns: Sequence[str], scratch: Path
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """The people with a weight as the views `now` and `before`."""
-    with duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{MEMORY}'")
-        connection.execute("SET temp_directory = ?", [str(scratch)])
+    with connect_duckdb(scratch) as connection:
         for view, files in (("now", now), ("before", then)):
             listed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
             connection.execute(
@@ -59,6 +57,14 @@ def _open_nights(
                 f"FROM read_parquet([{listed}], hive_partitioning = false) WHERE weight > 0"
             )
         yield connection
+
+
+def connect_duckdb(scratch: Path) -> duckdb.DuckDBPyConnection:
+    """A database in memory that writes what does not fit there below `scratch`."""
+    connection = duckdb.connect()
+    connection.execute(f"SET memory_limit = '{MEMORY}'")
+    connection.execute("SET temp_directory = ?", [str(scratch)])
+    return connection
 
 
 def _answer(outcome: Outcome) -> str:

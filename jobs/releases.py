@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from expectations.codebook import Codebook
 from jobs.attack import Exposure, find_exposed
+from jobs.catalog import find_files
 from jobs.disclosure import Release
 from jobs.disclosure_profiles import PROFILES
 from jobs.errors import Exposed, NotSignedOff, StageError
@@ -90,11 +91,8 @@ def audit_night(night: Night, book: Codebook) -> list[Exposure]:
 
 def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scratch: Path) -> list[Exposure]:
     """The same for a night that is published."""
-    stages = {name: StageRecord.from_json(raw) for name, raw in manifest["stages"].items()}
-    cohorts, hidden, profiles = (
-        [lake.root / file.path for file in stages[stage].tables.get(table, ())]
-        for stage, table in (("aggregate", "cohorts"), ("aggregate", "suppressions"), ("score", "profiles"))
-    )
+    tables = ("cohorts", "suppressions", "profiles")
+    cohorts, hidden, profiles = (find_files(lake.root, manifest, table) for table in tables)
     earlier = read_earlier(lake, manifest["token"], book, profiles, scratch)
     tonight = Release(manifest["run_date"], read_labelled(cohorts, hidden))
     return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
