@@ -28,6 +28,7 @@ from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
 from jobs.profiling import profile_stage
 from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
+from jobs.supervised import end_with_supervisor
 
 DEMO_PEOPLE = 50_000
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # People's tables are for the lake's owner alone, also those files that libraries create.
     os.umask(0o077)
     configure_logs()
+    end_with_supervisor()
     arguments = build_parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))

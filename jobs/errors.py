@@ -27,6 +27,10 @@ class LakeHeld(Exception):
     """Another run holds the lake."""
 
 
+class LeaseLost(LakeHeld):
+    """This run stood still, and another one has taken the lake."""
+
+
 class StageError(Exception):
     """A stage cannot go on: its message says what is wrong and what to do."""
 

@@ -7,7 +7,6 @@ Data files are immutable and named by their content. A night in the making is a 
 restricted/staging/<token>; it becomes real when `publish` creates its manifest.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,12 +20,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from jobs.errors import LakeHeld, StageError, UsageError
+from jobs.errors import StageError, UsageError
+from jobs.lease import Lease
 
 PUBLIC_TABLES = ("cohorts", "quality", "distributions")
 RESTRICTED_TABLES = (
     *("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal", "suppressions"),
 )
+FOLDERS = ("runs", "models", "leases")
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 
 
@@ -112,6 +113,7 @@ class Lake:
         self.restricted = self.root / "restricted"
         self.public = self.root / "public"
         self.staging = self.restricted / "staging"
+        self.lease: Lease | None = None
 
     def prepare(self) -> None:
         """Makes the zones; people's tables are for the owner alone. Raises UsageError where a file is in the way."""
@@ -121,7 +123,7 @@ class Lake:
                 self.root.chmod(0o755)  # the umask would keep readers of public/ out
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{self.root} is a file, or lies in one: name the lake's folder by --lake") from None
-        for folder in (self.restricted, self.staging, self.restricted / "runs", self.restricted / "models"):
+        for folder in (self.restricted, self.staging, *map(self.restricted.joinpath, FOLDERS)):
             folder.mkdir(mode=0o700, exist_ok=True)
         self.restricted.chmod(0o700)
         self.public.mkdir(exist_ok=True)
@@ -129,17 +131,27 @@ class Lake:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps every other run out; the kernel lets go when the process ends, however it ends.
+        """Keeps every other run out, as long as this process lives and its machine renews the lease.
 
         Raises LakeHeld where another process is in.
         """
         self.prepare()
-        with (self.restricted / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LakeHeld(f"another run holds the lake {self.root}: wait until it ends") from None
+        self.lease = Lease.take(self.restricted / "leases")
+        try:
             yield
+        finally:
+            self.lease.let_go()
+            self.lease = None
+
+    def check_lease(self) -> None:
+        """Raises LeaseLost where this run held the lake and another one has taken it since."""
+        if self.lease:
+            self.lease.check()
+
+    @property
+    def holder_token(self) -> int:
+        """The fencing token of the lease that is held; 0 without one."""
+        return self.lease.token if self.lease else 0
 
     def keep_codebook(self, file: Path, digest: str) -> None:
         """Keeps the codebook's text, by which its nights can be replayed when its file has changed."""
@@ -161,6 +173,7 @@ class Lake:
 
         It begins with these records; its marker comes last, so that a half-opened one is never taken up.
         """
+        self.check_lease()
         token = self.last_token() + 1
         write_atomically(self.restricted / "token", str(token))
         night = Night(self, run_date, token)
@@ -234,6 +247,7 @@ class Night:
         return {stage: self.read(stage) for stage in ORDER if (self.folder / f"{stage}.json").exists()}
 
     def write(self, record: StageRecord) -> None:
+        self.lake.check_lease()
         write_atomically(self.folder / f"{record.stage}.json", json.dumps(record.to_json(), indent=1, sort_keys=True))
 
     def digests(self, *stages: str) -> dict[str, str]:
@@ -259,6 +273,7 @@ class Night:
 
         They stay invisible to the catalog until a manifest names them.
         """
+        self.lake.check_lease()
         folder = self.lake.table_folder(table, self.run_date)
         adopted = []
         for index, file in enumerate(sorted(files)):

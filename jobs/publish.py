@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 from typing import Any
@@ -53,6 +53,7 @@ def run(job: Job) -> StageRecord:
         check_exposed(audit_night(job.night, job.book))
     else:
         job.log.info(f"release: internal, next possible on {decision.next_possible}", why=decision.why)
+    job.lake.check_lease()
     _create_manifest(job.lake, job.night, manifest)
     refresh(job)
     return StageRecord("publish", counts=manifest["rows"])
@@ -145,10 +146,18 @@ def _create_manifest(lake: Lake, night: Night, manifest: Mapping[str, Any]) -> N
 def refresh(job: Job) -> None:
     """Makes anew what follows from the manifests: history of models, public manifests, latest report, catalogs.
 
-    Killed at any moment and run again, it ends the same; what is left over of unpublished nights goes last. After an
-    internal night everything public is made anew of the releases before: it says what it said.
+    Killed at any moment and run again, it ends the same; what is left over of unpublished nights goes last. A run that
+    stood still in here, while another one published, makes it of the manifests that there are now.
     """
-    manifests = job.lake.manifests()
+    manifests: list[dict[str, Any]] = []
+    while manifests != (found := job.lake.manifests()):
+        manifests = found
+        _write_views(job, manifests)
+    _clean(job.lake, job.night)
+
+
+def _write_views(job: Job, manifests: Sequence[dict[str, Any]]) -> None:
+    """After an internal night everything public is made anew of the releases before: it says what it said."""
     released = list_public(manifests)
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
@@ -163,7 +172,6 @@ def refresh(job: Job) -> None:
         write_dictionary(job.lake.public, job.book)
     report = job.lake.root / released[-1]["stages"]["report"]["details"]["report"]
     write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
-    _clean(job.lake, job.night)
 
 
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
@@ -199,12 +207,15 @@ def _open_public(lake: Lake) -> None:
 
 def _clean(lake: Lake, night: Night) -> None:
     """Removes what this date's attempts and killed runs left: staging, and data files that no manifest names."""
+    lake.check_lease()
     remove_unnamed(lake, night.run_date, night.token)
     for old in lake.open_nights():
         if old.run_date == night.run_date and old.token <= night.token:
             remove_night(old)
     for unmarked in lake.staging.iterdir():
-        if not (unmarked / "night.json").exists():
+        # Not a later night that is being opened just now.
+        later = unmarked.name.isdigit() and int(unmarked.name) > night.token
+        if not later and not (unmarked / "night.json").exists():
             shutil.rmtree(unmarked)
     # The zones alone: what lies beside them in the lake's folder is the deliverer's.
     for unfinished in (path for zone in (lake.restricted, lake.public) for path in list(zone.rglob(".*.tmp"))):

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -25,7 +26,7 @@ LARGE_PAGES = "glibc.malloc.hugetlb=1"
 def settings(lake: Lake) -> dict[str, str]:
     """Ids are pseudonyms before any shuffle; what spills stays under restricted/, encrypted."""
     return {
-        "spark.local.dir": str(lake.restricted / "spark"),
+        "spark.local.dir": str(local_folder(lake)),
         "spark.io.encryption.enabled": "true",
         "spark.sql.shuffle.partitions": str(SHUFFLE_PARTITIONS),
         "spark.sql.adaptive.enabled": "true",
@@ -50,15 +51,21 @@ def settings(lake: Lake) -> dict[str, str]:
     }
 
 
+def local_folder(lake: Lake) -> Path:
+    """Where a session's spills lie: each holder of the lake has a folder of its own."""
+    return lake.restricted / "spark" / f"{lake.holder_token:08d}"
+
+
 @contextmanager
 def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     """A session of the stage: under spark-submit where and as large as it says, else as large as this machine."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    scratch = lake.restricted / "spark"
+    lake.check_lease()
+    scratch = local_folder(lake)
     # What a killed run left: whoever starts a session holds the lake.
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(scratch.parent, ignore_errors=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     builder = SparkSession.builder.appName(f"mindcensus {stage}")
     for key, value in settings(lake).items():
         builder = builder.config(key, value)
@@ -77,6 +84,7 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     finally:
         jvm: Any = session.sparkContext._jvm
         session.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
         # The JVM outlives the session: a later stage's workers need the memory of its heap.
         with suppress(Exception):
             jvm.java.lang.System.gc()

@@ -42,7 +42,7 @@ with Lake(Path({str(lake.root)!r})).hold():
     assert other.stdout.readline() == "held\n"
     with pytest.raises(LakeHeld, match="another run holds the lake"), lake.hold():
         pass
-    other.kill()  # the kernel lets go of a killed process's lock
+    other.kill()  # a process that is seen to be gone holds nothing
     other.wait()
     with lake.hold():
         pass

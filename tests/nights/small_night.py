@@ -1,6 +1,5 @@
 """A survey small enough for many nights: its codebook, simulated extracts, and the real command run on them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -199,16 +197,3 @@ class CommandLine:
         if self._process is not None:
             self._process.communicate()
             self._process = None
-
-
-def read_view(lake: Path, zone: str, view: str) -> list[tuple[Any, ...]]:
-    """All rows of a view, sorted, as a reader of the zone's catalog gets them."""
-    with duckdb.connect(str(lake / zone / "catalog.duckdb"), read_only=True) as connection:
-        return sorted(connection.execute(f"FROM {view}").fetchall(), key=repr)
-
-
-def read_manifest(lake: Path, run_date: str) -> dict[str, Any]:
-    """The manifest in force."""
-    files = sorted((lake / "restricted" / "runs" / f"run_date={run_date}").glob("*.json"))
-    manifest: dict[str, Any] = json.loads(files[-1].read_text())
-    return manifest

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from benchmarks.endings import read_manifest, read_view
 from expectations.codebook import read_codebook
 from jobs.earlier import find_last
 from jobs.job import Job
@@ -12,7 +13,7 @@ from jobs.lake import PUBLIC_TABLES, Lake, Night, StageRecord
 from jobs.release_calendar import CORRECTION, decide_release
 from jobs.releases import read_earlier
 from tests.nights.conftest import Copy, SmallNight
-from tests.nights.small_night import FIRST, SECOND, THIRD, CommandLine, read_manifest, read_view
+from tests.nights.small_night import FIRST, SECOND, THIRD, CommandLine
 
 CALENDAR = "disclosure: {calendar: {least_days: 7, least_change: 3}}\n"
 LATER = "2026-03-20"

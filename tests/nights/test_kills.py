@@ -7,37 +7,31 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
+from benchmarks.endings import VIEWS, Counts, count_rows, describe_ending, find_differences, find_left, reading
+from jobs.lease import read_holder
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
     SECOND,
     STAGES,
     CommandLine,
-    read_manifest,
-    read_view,
     simulate_rows,
     start,
     write_extract,
 )
 
-VIEWS = {
-    "public": ("cohorts", "cohorts_latest", "quality", "quality_latest", "distributions", "nights"),
-    "restricted": ("accepted", "quarantine", "design", "features", "profiles", "profiles_latest", "cohorts_internal"),
-}
 # A few moments in every run of the tests, several of every stage in the long one.
 QUICK = [("score", "driver", 1), *(("publish", "all", seed) for seed in range(1, 5))]
 SLOW = [(stage, seed) for stage in STAGES for seed in range(1, 20 if stage == "publish" else 5)]
 AFTER_THE_MANIFEST = 0.7  # share of publish's kills: most of what can go wrong is there
 MARK = "MINDCENSUS_TEST_KILL"
-Counts = tuple[tuple[str, int], ...]
 
 
 @dataclass
@@ -75,84 +69,8 @@ def undisturbed(
         night.seconds[stage] = time.monotonic() - begun
         assert ended.code == 0, ended.said
     night.counts = {zone: count_rows(night.lake, zone) for zone in VIEWS}
-    night.ending = describe_ending(night.lake)
+    night.ending = describe_ending(night.lake, SECOND)
     return night
-
-
-def count_rows(lake: Path, zone: str) -> Counts:
-    with duckdb.connect(str(lake / zone / "catalog.duckdb"), read_only=True) as connection:
-        counted = [connection.execute(f"SELECT count(*) FROM {view}").fetchone() for view in VIEWS[zone]]
-    return tuple((view, row[0]) for view, row in zip(VIEWS[zone], counted, strict=True) if row)
-
-
-def describe_ending(lake: Path) -> dict[str, Any]:
-    """All rows of the lake, the report, and the manifest: apart from tokens, timings and what is made of them."""
-    people = {view: read_view(lake, zone, view) for zone, views in VIEWS.items() for view in views if view != "nights"}
-    manifest = read_manifest(lake, SECOND)
-    page = (lake / manifest["stages"]["report"].pop("details")["report"]).read_text()
-    report = page.replace(f"{manifest['token']:08d}", "TOKEN")
-    return people | {"report": report, **flatten(_forget_token(manifest, f"{manifest['token']:08d}"))}
-
-
-def flatten(value: Any, path: str = "manifest") -> dict[str, Any]:
-    """One entry a leaf, so that a difference names its place."""
-    if isinstance(value, dict | list):
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return {name: leaf for key, part in parts for name, leaf in flatten(part, f"{path}.{key}").items()}
-    return {path: value}
-
-
-def _forget_token(value: Any, token: str) -> Any:
-    if isinstance(value, dict):
-        # `inputs` digest the files' names, and a name begins with the token.
-        dropped = ("token", "seconds", "inputs")
-        return {name: _forget_token(part, token) for name, part in value.items() if name not in dropped}
-    if isinstance(value, list):
-        return [_forget_token(part, token) for part in value]
-    return value.replace(token, "TOKEN") if isinstance(value, str) else value
-
-
-class Reader(threading.Thread):
-    """Counts the rows of every view again and again, by new connections, as dashboards would."""
-
-    def __init__(self, lake: Path) -> None:
-        super().__init__(daemon=True)
-        self._lake, self._ended, self._rounds = lake, threading.Event(), 0
-        self.seen: dict[str, list[Counts]] = {zone: [] for zone in VIEWS}
-        self.errors: list[str] = []
-
-    def run(self) -> None:
-        while not self._ended.is_set():
-            for zone, seen in self.seen.items():
-                try:
-                    counted = count_rows(self._lake, zone)
-                except duckdb.Error as error:
-                    self.errors.append(str(error))
-                    continue
-                if not seen or seen[-1] != counted:
-                    seen.append(counted)
-            self._rounds += 1
-            self._ended.wait(0.02)
-
-    def catch_up(self) -> None:
-        """Until it has counted everything once more: the round that is under way may have begun before."""
-        wanted = self._rounds + 2
-        while self._rounds < wanted and self.is_alive():
-            time.sleep(0.01)
-
-    def finish(self) -> None:
-        self._ended.set()
-        self.join()
-
-
-@contextmanager
-def reading(lake: Path) -> Iterator[Reader]:
-    reader = Reader(lake)
-    reader.start()
-    try:
-        yield reader
-    finally:
-        reader.finish()
 
 
 def find_processes(mark: str) -> list[int]:
@@ -204,12 +122,10 @@ def run_and_kill(night: Undisturbed, stage: str, how: str, moment: random.Random
 
 def wait_for_stage(process: "subprocess.Popen[str]", lake: Path) -> None:
     """Until the process holds the lake: before that it only imports."""
-    lock = (lake / "restricted" / "lock").stat()
-    held = f":{lock.st_ino} "
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        rows = [row for row in Path("/proc/locks").read_text().splitlines() if held in row and str(process.pid) in row]
-        if rows:
+        holder = read_holder(lake / "restricted" / "leases")
+        if holder and holder.pid == process.pid:
             return
         time.sleep(0.01)
 
@@ -240,9 +156,7 @@ def check_kill(night: Undisturbed, commands: CommandLine, stage: str, how: str, 
     assert reader.errors == []
     for zone, seen in reader.seen.items():
         assert seen == [night.old_counts[zone], night.counts[zone]], zone
-    ending = describe_ending(night.lake)
-    differing = [name for name in {**ending, **night.ending} if ending.get(name) != night.ending.get(name)]
-    assert differing == []
+    assert find_differences(describe_ending(night.lake, SECOND), night.ending) == []
     check_nothing_left(night.lake, mark)
 
 
@@ -252,19 +166,7 @@ def check_nothing_left(lake: Path, mark: str) -> None:
     while (left := find_processes(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left == [], "orphaned processes"
-    assert list((lake / "restricted" / "staging").iterdir()) == []
-    # Of the process that is still warm there may be folders, but no files.
-    assert [path for path in (lake / "restricted" / "spark").rglob("*") if not path.is_dir()] == []
-    assert [path for path in lake.rglob(".*.tmp") if path.name != ".tmp"] == []
-    manifests = [read_manifest(lake, folder.name.removeprefix("run_date=")) for folder in list_nights(lake)]
-    named = {f["path"] for m in manifests for s in m["stages"].values() for fs in s["tables"].values() for f in fs}
-    assert {str(path.relative_to(lake)) for path in lake.rglob("*.parquet")} == named
-    reports = {m["stages"]["report"]["details"]["report"] for m in manifests}
-    assert {str(path.relative_to(lake)) for path in lake.rglob("reports/run_date=*/*.html")} == reports
-
-
-def list_nights(lake: Path) -> list[Path]:
-    return sorted((lake / "restricted" / "runs").iterdir())
+    assert find_left(lake) == []
 
 
 @pytest.mark.parametrize(("stage", "how", "seed"), QUICK)

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pyspark
 import pytest
 
+from benchmarks.endings import read_manifest
 from tests.nights.small_night import (
     COLUMNS,
     FIRST,
     PROJECT,
     CommandLine,
     environment,
-    read_manifest,
     simulate_rows,
     write_codebook,
     write_extract,

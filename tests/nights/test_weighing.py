@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.endings import read_manifest
 from jobs.design import read_sampled
 from tests.nights.conftest import SmallNight
 from tests.nights.small_night import (
@@ -16,7 +17,6 @@ from tests.nights.small_night import (
     FIRST,
     CommandLine,
     Ended,
-    read_manifest,
     simulate_rows,
     write_codebook,
     write_extract,

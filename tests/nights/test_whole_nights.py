@@ -1,9 +1,9 @@
 """Whole nights by the real commands: NHANES against R's figures, and what one night owes to the next."""
 
-import fcntl
 import json
 import math
 import os
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.endings import read_manifest, read_view
 from jobs.cli import main
 from jobs.labels import WITHHELD
+from jobs.lake import Lake
 from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
@@ -23,8 +25,6 @@ from tests.nights.small_night import (
     THIRD,
     CommandLine,
     Ended,
-    read_manifest,
-    read_view,
     run,
     simulate_rows,
     write_extract,
@@ -522,10 +522,8 @@ def read_promotions(lake: Path) -> list[tuple[str, str]]:
 
 def test_two_runs_at_once(small_night: SmallNight, copy_lake: Copy, commands: CommandLine, tmp_path: Path) -> None:
     lake = copy_lake(tmp_path)
-    handle = os.open(lake / "restricted" / "lock", os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with Lake(lake).hold():
         ended = run_night(commands, small_night, lake, FIRST, "--extract", small_night.extract)
-    finally:
-        os.close(handle)
-    check_sentence(ended, "run", f"another run holds the lake {lake}: wait until it ends", 5)
+    assert ended.code == 5, ended.said
+    where = f"process {os.getpid()} on {socket.gethostname()}"
+    assert f"mindcensus run: another run holds the lake {lake} ({where}, since" in ended.said.splitlines()[-1]
