@@ -1,0 +1,67 @@
+"""A stack's Airflow as its users see it: by its REST API, nothing else."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TRIES, PAUSE = 60, 2.0  # seconds: services come and go while faults happen
+FINAL = ("success", "failed")
+
+
+@dataclass
+class AirflowApi:
+    """The API of the stack in a folder; a call that fails is made again, for the server may be starting."""
+
+    stack: Path
+    _token: str = field(default="", repr=False)
+
+    def pause(self, dag: str, paused: bool) -> None:
+        self.call("PATCH", f"dags/{dag}", {"is_paused": paused})
+
+    def trigger(self, dag: str, params: dict[str, Any]) -> str:
+        """Starts a run without a logical date; returns its id."""
+        run: str = self.call("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": params})["dag_run_id"]
+        return run
+
+    def read_run(self, dag: str, run: str) -> dict[str, Any]:
+        return self.call("GET", f"dags/{dag}/dagRuns/{run}")
+
+    def read_tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
+        tasks: list[dict[str, Any]] = self.call("GET", f"dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+        return tasks
+
+    def call(self, method: str, path: str, content: Any = None) -> dict[str, Any]:
+        """Raises OSError where the server does not answer in two minutes, or refuses what it is asked."""
+        last = ""
+        for left in reversed(range(TRIES)):
+            try:
+                return self._ask(method, f"api/v2/{path}", content, self._token or self._log_in())
+            except urllib.error.HTTPError as error:
+                # What the server refuses it will refuse again; 404: a DAG that has not been read yet.
+                if error.code < 500 and error.code not in (401, 404):
+                    raise OSError(f"{method} {path}: {error.code} {error.read().decode()[:500]}") from None
+                self._token, last = "", str(error)
+            except OSError as error:
+                last = str(error)
+            if left:
+                time.sleep(PAUSE)
+        raise OSError(f"{method} {path}: {last}")
+
+    def _log_in(self) -> str:
+        known = json.loads((self.stack / "stack.json").read_text())
+        made = self._ask("POST", "auth/token", {"username": known["user"], "password": known["password"]}, "")
+        self._token = str(made["access_token"])
+        return self._token
+
+    def _ask(self, method: str, path: str, content: Any, token: str) -> dict[str, Any]:
+        address = json.loads((self.stack / "stack.json").read_text())["address"]
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        data = None if content is None else json.dumps(content).encode()
+        asked = urllib.request.Request(f"{address}/{path}", data, headers, method=method)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            told: dict[str, Any] = json.loads(answer.read() or "{}")
+            return told

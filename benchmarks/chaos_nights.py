@@ -1,0 +1,101 @@
+"""Surveys for chaos: their lake with one published night, and how the second one ends if nobody disturbs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.chaos_plan import STAGES
+from benchmarks.endings import VIEWS, Counts, count_rows, describe_ending, read_manifest
+
+PEOPLE = 2_000
+FIRST, SECOND = "2026-01-01", "2026-01-02"
+SHARED = Path(os.environ.get("MINDCENSUS_SHARED", "../shared"))
+COMMAND = str(Path(sys.executable).with_name("mindcensus"))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """An extract and its codebook."""
+
+    name: str
+    codebook: str
+    extract: Path
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A survey's second night without a fault: the lake before it, what it ends in, and each stage's seconds."""
+
+    survey: Survey
+    before: Path
+    ending: dict[str, Any]
+    old_counts: dict[str, Counts]
+    counts: dict[str, Counts]
+    seconds: dict[str, float]
+
+    def restore(self, lake: Path) -> None:
+        shutil.rmtree(lake, ignore_errors=True)
+        shutil.copytree(self.before, lake)
+
+
+def make_surveys(folder: Path) -> list[Survey]:
+    """The demo population, and NHANES where its files are."""
+    demo = folder / "extracts" / "demo"
+    if not demo.exists():
+        subprocess.run(
+            [COMMAND, "demo", "--people", str(PEOPLE), "--run-date", FIRST, "--out", demo],
+            check=True,
+            capture_output=True,
+        )
+    surveys = [Survey("demo", "demo_population", demo)]
+    delivered = SHARED / "data" / "nhanes_2017_2018"
+    if delivered.is_dir():
+        surveys.append(Survey("nhanes", "nhanes_2017_2018", delivered.resolve()))
+    return surveys
+
+
+def run_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
+    """Runs the survey's two nights where the disturbed ones will be: catalogs name their files by whole paths."""
+    before = folder / "before" / survey.name
+    shutil.rmtree(lake, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+    run_stages("run", survey, lake, FIRST)
+    shutil.copytree(lake, before)
+    old_counts = {zone: count_rows(lake, zone) for zone in VIEWS}
+    run_stages("run", survey, lake, SECOND, "--force-retrain")
+    counts = {zone: count_rows(lake, zone) for zone in VIEWS}
+    records = read_manifest(lake, SECOND)["stages"]
+    # publish writes no record of itself: it is as long as the report.
+    seconds = {stage: records.get(stage, records["report"])["seconds"] for stage in STAGES}
+    return Undisturbed(survey, before, describe_ending(lake, SECOND), old_counts, counts, seconds)
+
+
+def run_stages(command: str, survey: Survey, lake: Path, run_date: str, *more: str) -> None:
+    named = [
+        "--lake",
+        str(lake),
+        "--run-date",
+        run_date,
+        "--codebook",
+        survey.codebook,
+        "--extract",
+        str(survey.extract),
+    ]
+    ended = subprocess.run([COMMAND, command, *named, *more], capture_output=True, text=True)
+    if ended.returncode:
+        sys.exit(f"the undisturbed night of {survey.name} ended with {ended.returncode}: {ended.stderr[-2000:]}")
+
+
+def describe_params(survey: Survey, lake: Path) -> dict[str, Any]:
+    """The params of the night's run in Airflow."""
+    return {
+        "codebook": survey.codebook,
+        "extract": str(survey.extract),
+        "lake": str(lake),
+        "run_date": SECOND,
+        "force_retrain": True,
+    }
