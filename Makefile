@@ -1,6 +1,7 @@
 # make run        one whole night: Airflow, Spark and the model on this machine
 # make test       lint, types, import directions, tests        make test-long   the slow tests too
 # make setup      what both do first: the environment in .venv  make doctor      what this machine lacks
+# make stack      Airflow, PostgreSQL and a Spark cluster on this machine, until Ctrl-C   make stack-status, make stack-stop
 # make bench      speed beside its limits and peers (minutes)   make bench-full  an hour: ten million people too
 # make lock       requirements.lock made anew                   make clean       all of it removed, lake and extracts apart
 
@@ -19,6 +20,9 @@ LAKE ?= ./lake
 PEOPLE ?= 50000
 SEED ?= 1
 FIRST_DATE := 2026-01-01
+STACK ?= .stack
+PORT ?= 8080
+LANDING ?= ./extracts
 
 # Recipes read these from the environment, quoted, so that folders may have spaces in their names.
 export CODEBOOK EXTRACT RUN_DATE LAKE PEOPLE SEED
@@ -55,7 +59,7 @@ p
 endef
 export SHOWN
 
-.PHONY: run test test-long bench bench-full setup doctor lock clean check-machine
+.PHONY: run test test-long stack stack-status stack-stop bench bench-full setup doctor lock clean check-machine
 
 run: setup $(AIRFLOW_STAMP)
 	@lake=$$(realpath -m -- "$$LAKE")
@@ -114,6 +118,13 @@ test: setup
 
 test-long: setup
 	@MINDCENSUS_DIRTY_EXTRACTS=1000 pytest -m "slow or not slow"
+
+# The services of docker/compose.yaml as plain processes. LAKE and LANDING name the folders, STACK where the rest is kept.
+stack: setup
+	@exec python docker/stack.py start --folder "$(STACK)" --port $(PORT) --lake "$$LAKE" --landing "$(LANDING)"
+
+stack-status stack-stop:
+	@exec python docker/stack.py $(@:stack-%=%) --folder "$(STACK)"
 
 # A session of its own, so that processor time is this run's alone.
 bench: setup

@@ -20,7 +20,7 @@ WORKDIR /opt/mindcensus
 COPY requirements.lock ./
 # torch first, with what it brings: pip's own configuration decides between a CPU and a CUDA build.
 RUN pip install torch==2.13.0 \
-    && pip install --no-deps --requirement requirements.lock asyncpg==0.32.0 psycopg2-binary==2.9.13 \
+    && pip install --no-deps --requirement requirements.lock \
     && useradd --uid 50000 --gid 0 --create-home --home-dir "$AIRFLOW_HOME" airflow \
     && install --directory --owner 50000 --mode 0750 /data/lake /data/landing "$AIRFLOW_HOME/logs"
 
@@ -29,6 +29,7 @@ COPY expectations ./expectations
 COPY model ./model
 COPY jobs ./jobs
 COPY dags ./dags
+COPY docker/health.py docker/pools.json ./docker/
 RUN pip install --no-deps --no-build-isolation --editable .
 
 USER 50000

@@ -10,15 +10,16 @@ ENV AIRFLOW_HOME=/opt/airflow \
 
 WORKDIR /opt/mindcensus
 COPY requirements.lock ./
-# Neither Spark nor the libraries of the stages: a DAG's file needs none of them. psycopg2 and asyncpg are for PostgreSQL.
+# Neither Spark nor the libraries of the stages: a DAG's file needs none of them.
 RUN grep -vE '^(altair|duckdb|great-expectations|pandas|petastorm|pyarrow|pyreadstat|pyspark|scipy|vl-convert-python)==' \
         requirements.lock > /tmp/airflow.lock \
-    && pip install --no-deps --requirement /tmp/airflow.lock asyncpg==0.32.0 psycopg2-binary==2.9.13 \
+    && pip install --no-deps --requirement /tmp/airflow.lock \
     && rm /tmp/airflow.lock \
     && useradd --uid 50000 --gid 0 --create-home --home-dir "$AIRFLOW_HOME" airflow \
     && install --directory --owner 50000 --mode 0750 "$AIRFLOW_HOME/logs"
 
 COPY dags ./dags
+COPY docker/health.py docker/pools.json ./docker/
 
 USER 50000
 CMD ["airflow", "version"]

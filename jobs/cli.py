@@ -70,8 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
         if stage == "publish":
             command.add_argument("--reason", metavar="TEXT", help="why a published date is corrected")
         if stage == "train":
-            command.add_argument("--force-retrain", action="store_true", help="train although none is due")
-            command.add_argument("--check", action="store_true", help="only say whether a training is due or kept")
+            either = command.add_mutually_exclusive_group()
+            either.add_argument("--force-retrain", action="store_true", help="train although none is due")
+            either.add_argument("--keep-model", action="store_true", help="keep a model in force although one is due")
+            told = "only say whether a training is needed (there is no model to use), due, or the model kept"
+            command.add_argument("--check", action="store_true", help=told)
     everything = commands.add_parser("run", parents=[stages], help="all stages in order, without Airflow")
     everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
     everything.add_argument("--profile", action="store_true", help="write where the time of every stage went")
@@ -143,7 +146,16 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
     if night is None:  # published, and nothing newer is in the making: only what follows from the manifests is remade
         refresh(Job(lake, Night(lake, arguments.run_date, lake.last_token()), book, digest))
         return
-    job = Job(lake, night, book, digest, arguments.extract, arguments.force_retrain, getattr(arguments, "reason", None))
+    job = Job(
+        lake,
+        night,
+        book,
+        digest,
+        arguments.extract,
+        force_retrain=arguments.force_retrain,
+        keep_model=getattr(arguments, "keep_model", False),
+        reason=getattr(arguments, "reason", None),
+    )
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")
     start = time.monotonic()
@@ -201,9 +213,9 @@ def _check_codebook(validated: Mapping[str, Any], run_date: date, digest: str) -
 
 
 def _check_training(lake: Lake, run_date: date, book: Codebook) -> int:
-    from jobs.train import is_due
+    from jobs.train import check_need
 
-    print("due" if is_due(lake, run_date, book) else "kept")
+    print(check_need(lake, run_date, book))
     return DONE
 
 

@@ -1,7 +1,8 @@
 """`mindcensus demo`: simulated respondents as a survey would deliver them, and the truth about them apart.
 
-The extract is a folder of people-0000.csv, people-0001.csv ...; beside it, in `<folder>-truth`, lie the true traits
-(Parquet) and counts.json. Each part is made from (people, seed, part) alone, so cores and partitions change nothing.
+The extract is a folder of people-0000.csv, people-0001.csv ... and SHA256SUMS; beside it, in `<folder>-truth`, lie the
+true traits (Parquet) and counts.json. Each part is made from (people, seed, part) alone, so cores and partitions change
+nothing.
 """
 
 import json
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
+from jobs.delivery import MARKER, write_marker
 from jobs.demo_model import (
     SKIPPED,
     TRAITS,
@@ -108,6 +110,7 @@ def write_demo(
             "counts": counts,
             "parameters": describe_truth(build_country(people)),
         }
+        write_marker(scratch / "extract")
         (scratch / "truth" / "counts.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         replace_folder(scratch / "truth", truth_folder(folder), scratch)
         replace_folder(scratch / "extract", folder, scratch)
@@ -128,7 +131,10 @@ def expected_counts(folder: Path) -> dict[str, Any]:
 
 def check_replaceable(folder: Path) -> None:
     """Only an earlier demonstration may be replaced. Raises UsageError for any other file in the way."""
-    for target, patterns in ((folder, ("people-*.csv",)), (truth_folder(folder), ("traits-*.parquet", "counts.json"))):
+    for target, patterns in (
+        (folder, ("people-*.csv", MARKER)),
+        (truth_folder(folder), ("traits-*.parquet", "counts.json")),
+    ):
         if target.exists() and not target.is_dir():
             raise UsageError(f"{target} is a file: name a folder for the demonstration")
         strange = [p for p in target.glob("*") if not any(p.match(pattern) for pattern in patterns)]

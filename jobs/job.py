@@ -24,6 +24,7 @@ class Job:
     codebook_sha256: str
     extract: Path | None = None
     force_retrain: bool = False
+    keep_model: bool = False
     reason: str | None = None
 
     @property

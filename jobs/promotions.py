@@ -18,6 +18,11 @@ def list_promotions(manifests: Iterable[Mapping[str, Any]]) -> list[dict[str, st
 
 
 def find_model(lake: Lake, run_date: date) -> dict[str, Any] | None:
-    """The `train` details of the model in force at the date; None before the first."""
-    nights = [manifest for manifest in lake.manifests() if manifest["run_date"] <= run_date.isoformat()]
+    """The `train` details of the model in force at the date; None in a lake without a night.
+
+    Before the lake's first night it is that night's model: a model of an earlier night's own would begin a series whose
+    unit no other night shares.
+    """
+    manifests = lake.manifests()
+    nights = [manifest for manifest in manifests if manifest["run_date"] <= run_date.isoformat()] or manifests[:1]
     return dict(nights[-1]["model"]) if nights else None

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
 from jobs.csv_source import count_csv_rows, read_csv_header, read_csv_rows
+from jobs.delivery import check_delivery
 from jobs.parquet_source import read_parquet_header, read_parquet_rows
 from jobs.source_files import SourceFile, describe_file, find_files
 from jobs.stat_files import read_stat_file, read_stat_header
@@ -63,8 +64,10 @@ def read_extract(spark: SparkSession, book: Codebook, extract: Path, key_path: P
     Raises ContractBroken, which names the file, the column and what to do, and PermissionError.
     """
     found = find_files(book.source, extract)
-    described = tuple(describe_file(file) for files in found for file in files)
-    entries = [_read_headers(files, book) for files in found]
+    files = [file for group in found for file in group]
+    described = tuple(describe_file(file) for file in files)
+    check_delivery(extract, {file: told.sha256 for file, told in zip(files, described, strict=True)})
+    entries = [_read_headers(group, book) for group in found]
     _check_columns(book, entries)
     frames = [_read_rows(spark, entry, book, key_path) for entry in entries]
     frame = reduce(_join_frames, frames[1:], frames[0].withColumn("unmatched", F.lit(False)))

@@ -46,6 +46,7 @@ from model.validation import MOST_PEOPLE, cost_people, hide_cells
 
 SETTINGS = TrainingSettings()
 DRIFT_LIMIT = 0.25  # PSI of an item's answers or of a trait's profiles above which a training is due
+NEEDED, DUE, KEPT = "needed", "due", "kept"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,13 @@ def run(job: Job) -> StageRecord:
     champion = find_model(job.lake, job.run_date)
     old = load_champion(job.lake, champion, job.book, forced=job.force_retrain)
     drift = measure_drift(old, features) if old else None
-    reason = "forced" if job.force_retrain else find_reason(champion, old, job.run_date, job.book, drift)
+    need, reason = judge_need(job.lake, champion, old, job.run_date, job.book, drift)
     drifted = {"drift": drift.to_json() if drift else None}
-    if champion and reason is None:
+    if champion and not job.force_retrain and (need == KEPT or (need == DUE and job.keep_model)):
+        if reason:
+            job.log.warning("the model is kept although a training is due", why=reason)
         return StageRecord("train", inputs, details={**_keep(job, champion), **drifted})
+    reason = "forced" if job.force_retrain else reason
     verdict = _train_and_judge(job, champion, old, features)
     gate = {"reasons": verdict.reasons, "measures": verdict.measures}
     write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
@@ -111,14 +115,30 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *
     return None if compare_specs(model.spec, build_spec(book)) else model
 
 
-def find_reason(
-    champion: dict[str, Any] | None, old: Model | None, run_date: date, book: Codebook, drift: Drift | None
-) -> str | None:
-    """Why a training is due, in words; None where it is not."""
+def judge_need(
+    lake: Lake,
+    champion: dict[str, Any] | None,
+    old: Model | None,
+    run_date: date,
+    book: Codebook,
+    drift: Drift | None,
+) -> tuple[str, str | None]:
+    """Whether a training is NEEDED, as no model can be used, DUE or whether the model is KEPT; and why, in words.
+
+    A night before the last published one keeps the model that was in force then: nothing is trained for the past.
+    """
     if champion is None:
-        return "no model is in force"
+        return NEEDED, "no model is in force"
     if old is None:
-        return "the model in force cannot be used for these answers"
+        return NEEDED, "the model in force cannot be used for these answers"
+    if lake.manifests()[-1]["run_date"] > run_date.isoformat():
+        return KEPT, None
+    reason = find_reason(champion, run_date, book, drift)
+    return (DUE, reason) if reason else (KEPT, None)
+
+
+def find_reason(champion: dict[str, Any], run_date: date, book: Codebook, drift: Drift | None) -> str | None:
+    """Why a training is due, in words; None where it is not."""
     age = (run_date - date.fromisoformat(champion["trained_on"])).days
     if age >= book.retrain_days:
         return f"the model in force is {age} days old"
@@ -129,15 +149,15 @@ def find_reason(
     return None
 
 
-def is_due(lake: Lake, run_date: date, book: Codebook) -> bool:
-    """Whether a training is due; tonight's answers are looked at where preprocess has written them."""
+def check_need(lake: Lake, run_date: date, book: Codebook) -> str:
+    """NEEDED, DUE or KEPT; tonight's answers are looked at where preprocess has written them."""
     champion = find_model(lake, run_date)
     old = load_champion(lake, champion, book)
     nights = [night for night in lake.open_nights() if night.run_date == run_date]
     drift = None
     if old and nights and "preprocess" in nights[-1].records():
         drift = measure_drift(old, nights[-1].paths("preprocess", "features"))
-    return find_reason(champion, old, run_date, book, drift) is not None
+    return judge_need(lake, champion, old, run_date, book, drift)[0]
 
 
 def measure_drift(model: Model, features: Sequence[Path]) -> Drift:
