@@ -164,6 +164,12 @@ def training_batches(
             feed.stop()
 
 
+def count_largest_shard(paths: Sequence[str], columns: Sequence[str], count: int) -> int:
+    """Rows of the largest of `count` shards. Raises ModelError as `open_reader` does."""
+    rows = check_files(paths, columns).group_rows
+    return max(sum(rows[index::count]) for index in range(count))
+
+
 def _is_number(numpy_type: Any) -> bool:
     return issubclass(numpy_type, np.number | np.bool_)
 

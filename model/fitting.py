@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -16,10 +17,11 @@ from model.amortise import score_latents, simulate_people
 from model.arithmetic import make_generator, on_device
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from model.errors import ModelError
-from model.feed import Batch, TrainingFeed, training_batches
+from model.feed import Batch, TrainingFeed, count_largest_shard, training_batches
 from model.inputs import HELD_OUT_FOLD, Inputs
 from model.network import ProfileNetwork
 from model.plain import PlainNetwork
+from model.ranks import Ranks
 from model.spec import FeatureSpec
 from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
 
@@ -48,7 +50,7 @@ class TrainingSettings:
 
     `residuals` is the number of residual latents; None chooses it on held-out people. `settle_steps` bring the encoder
     to the finished model's posterior. One thread: a second one gains an eighth on an idle machine, and loses many times
-    that on a busy one. `device` is where the steps are reckoned, "cpu" or "cuda".
+    that on a busy one. `device` is where the steps are reckoned, "cpu" or "cuda". `ranks` processes share every batch.
     """
 
     seed: int = 1
@@ -63,17 +65,29 @@ class TrainingSettings:
     settle_steps: int = 1_500
     threads: int = 1
     device: str = "cpu"
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one training is made of; `settings.residuals` is a number here."""
+    """What one training is made of; `settings.residuals` is a number here, and this process is number `rank`."""
 
     paths: Sequence[Path]
     spec: FeatureSpec
     settings: TrainingSettings
     inputs: Inputs
     files: list[dict[str, str]]
+    rank: int = 0
+
+    @property
+    def ranks(self) -> Ranks:
+        return Ranks(self.rank, self.settings.ranks)
+
+    @property
+    def columns(self) -> list[str]:
+        """That the feed reads."""
+        weight = self.settings.weight_column
+        return [*self.spec.columns, "fold"] + ([weight] if weight else [])
 
     @property
     def rows(self) -> int:
@@ -82,11 +96,16 @@ class Task:
 
     @property
     def batch_size(self) -> int:
-        return min(self.settings.batch_size, max(SMALLEST_BATCH, math.ceil(self.rows / FEWEST_BATCHES)))
+        """Rows of a step that a rank is fed."""
+        of_all = min(self.settings.batch_size, max(SMALLEST_BATCH, math.ceil(self.rows / FEWEST_BATCHES)))
+        return math.ceil(of_all / self.settings.ranks)
 
-    @property
+    @cached_property
     def batches(self) -> int:
-        return math.ceil(self.rows / self.batch_size)
+        """Steps of an epoch: as many as the largest shard has batches."""
+        ranks = self.settings.ranks
+        rows = self.rows if ranks == 1 else count_largest_shard(list(map(str, self.paths)), self.columns, ranks)
+        return math.ceil(rows / self.batch_size)
 
     @property
     def epochs(self) -> int:
@@ -145,10 +164,12 @@ def _fit(network: Network, task: Task, cells: HiddenCells, folder: Path, progres
     if (checkpoint := load_checkpoint(folder, fingerprint)) is not None:
         history, best = checkpoint.history, unpack_state(checkpoint.tensors, network, averaged, optimizer)
     done = history[-1].epoch if history else 0
-    columns = [*task.spec.columns, "fold"] + ([settings.weight_column] if settings.weight_column else [])
     names = [str(path) for path in task.paths]
+    size, shard = task.batch_size, task.ranks.shard
     with (
-        training_batches(names, columns, batch_size=task.batch_size, seed=settings.seed, first_epoch=done) as feed,
+        training_batches(
+            names, task.columns, batch_size=size, seed=settings.seed, shard=shard, first_epoch=done
+        ) as feed,
         # None: no bar where standard error is no terminal.
         tqdm(
             total=task.epochs,
@@ -164,11 +185,12 @@ def _fit(network: Network, task: Task, cells: HiddenCells, folder: Path, progres
             bar.update()
             if not task.looks(done):
                 continue
-            history = [*history, Epoch(done, training_bound, _measure(averaged, cells, done))]
+            history = [*history, Epoch(done, training_bound, task.ranks.agree(_measure(averaged, cells, done)))]
             if find_best(history) == len(history) - 1:
                 best = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
-            state = pack_state(network, averaged, best, optimizer)
-            save_checkpoint(folder, Checkpoint(fingerprint, history, state))
+            if task.rank == 0:
+                state = pack_state(network, averaged, best, optimizer)
+                save_checkpoint(folder, Checkpoint(fingerprint, history, state))
             bar.set_postfix(nats=f"{history[-1].nats_per_answer:.4f}")
     averaged.load_state_dict(best)
     return Fitted(averaged.eval(), history)
@@ -193,9 +215,9 @@ def _run_epoch(
     epoch: int,
 ) -> float:
     """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
-    generator = make_generator(task.settings.seed * 1_000_003 + epoch)
+    generator = make_generator((task.settings.seed * 1_000_003 + epoch) * task.settings.ranks + task.rank)
     total, people = 0.0, 0
-    for number, batch in enumerate(feed):
+    for number, batch in enumerate(task.ranks.pad(feed, task.batches)):
         done = (epoch + number / task.batches) / task.epochs
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * find_rate(done)
@@ -213,22 +235,27 @@ def _run_epoch(
 
 
 def take_step(
-    network: Network, optimizer: optim.Optimizer, batch: Batch, task: Task, generator: torch.Generator
+    network: Network, optimizer: optim.Optimizer, batch: Batch | None, task: Task, generator: torch.Generator
 ) -> tuple[float, int]:
-    """One step on a batch's training people; returns minus their mean bound, and how many they are.
+    """One step on the training people of all ranks' batches; returns minus their mean bound, and how many they are.
 
-    Nothing is learned from a loss that is not finite, nor from a batch of held-out people alone.
+    Nothing is learned from a loss that is not finite, nor from batches of held-out people alone.
     """
-    categories, weights = _take_training_people(batch, network, task.settings, task.inputs)
-    if not len(categories):
-        return 0.0, 0
-    loss, objective = _find_loss(network, categories, weights, task, generator)
-    if math.isfinite(loss.item()):
-        optimizer.zero_grad()
-        objective.backward()  # type: ignore[no-untyped-call]
+    optimizer.zero_grad()
+    mine, people = 0.0, 0
+    if batch is not None:
+        categories, weights = _take_training_people(batch, network, task.settings, task.inputs)
+        people = len(categories)
+    if people:
+        loss, objective = _find_loss(network, categories, weights, task, generator)
+        mine = loss.item()
+        if math.isfinite(mine):
+            objective.backward()  # type: ignore[no-untyped-call]
+    mean, count = task.ranks.combine(network, mine, people)
+    if count and math.isfinite(mean):
         torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
         optimizer.step()
-    return loss.item(), len(categories)
+    return mean, count
 
 
 def _find_loss(
@@ -241,7 +268,7 @@ def _find_loss(
     # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
     noise = torch.randn((task.settings.samples // 2, len(categories), network.latents), generator=generator)
     loss = network.loss(categories, weights, torch.cat([noise, -noise]))
-    dreamt, answers = simulate_people(network, categories >= 0, DREAMT, generator)
+    dreamt, answers = simulate_people(network, categories >= 0, math.ceil(DREAMT / task.settings.ranks), generator)
     dreaming = score_latents(network, dreamt, answers).mean()
     penalty = network.shift.penalty() / task.inputs.rows if network.shift is not None else 0.0
     return loss, loss + penalty - dreaming

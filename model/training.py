@@ -1,6 +1,6 @@
 """Train a profile network on feature files: the first of a series from the start, later ones from the one in force."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
 LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
 SURE = 2.0  # standard errors that the gain must exceed
 
+Fit = Callable[[ProfileNetwork, Task, Path, bool], Fitted[ProfileNetwork]]  # as `fitting.fit`
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -51,11 +53,12 @@ def train(
     *,
     champion: TrainingResult | None = None,
     progress: bool = True,
+    fit: Fit = fit,
 ) -> TrainingResult:
     """Train on the files' rows outside fold 0, validate on fold 0; `folder` keeps the checkpoints.
 
     With a `champion` the training goes on from it, in its unit: see model/linking.py. Percentiles stay those of the
-    reference population.
+    reference population. `fit` takes the steps, in this process or in several that share them.
 
     A training that was killed goes on from its checkpoint and ends with the same bits. Raises ModelError for features
     that do not fit, too few people, and a loss that is not finite (naming epoch and batch; the last good checkpoint
@@ -71,9 +74,9 @@ def train(
         sample = read_sample(paths, spec, settings.weight_column, PEOPLE)
         task = Task(paths, spec, settings, inputs, files)
         if champion:
-            network, told = _go_on(champion, task, folder, sample, progress)
+            network, told = _go_on(champion, task, folder, sample, progress, fit)
         else:
-            network, told = _start(task, folder, sample, progress)
+            network, told = _start(task, folder, sample, progress, fit)
         reference = champion.reference if champion else network.without_covariates()
         told["covariates"] = teach_covariates(network, spec, paths, sample)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps, settings.device)
@@ -97,7 +100,7 @@ def train(
     return TrainingResult(network, reference, norms, report)
 
 
-def _start(task: Task, folder: Path, sample: People, progress: bool) -> tuple[ProfileNetwork, dict[str, Any]]:
+def _start(task: Task, folder: Path, sample: People, progress: bool, fit: Fit) -> tuple[ProfileNetwork, dict[str, Any]]:
     """The first network of a series: its population is the reference."""
     settings = task.settings
     candidates = []
@@ -129,7 +132,7 @@ def make_network(task: Task) -> ProfileNetwork:
 
 
 def _go_on(
-    champion: TrainingResult, task: Task, folder: Path, sample: People, progress: bool
+    champion: TrainingResult, task: Task, folder: Path, sample: People, progress: bool, fit: Fit
 ) -> tuple[ProfileNetwork, dict[str, Any]]:
     """The champion's encoder and population on the reference's items, brought to tonight's people.
 
