@@ -217,6 +217,8 @@ def _clean(lake: Lake, night: Night) -> None:
         later = unmarked.name.isdigit() and int(unmarked.name) > night.token
         if not later and not (unmarked / "night.json").exists():
             shutil.rmtree(unmarked)
+    for spilled in (lake.restricted / "spark").glob("*"):  # of executors that were killed
+        shutil.rmtree(spilled, ignore_errors=True)
     # The zones alone: what lies beside them in the lake's folder is the deliverer's.
     for unfinished in (path for zone in (lake.restricted, lake.public) for path in list(zone.rglob(".*.tmp"))):
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
