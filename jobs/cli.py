@@ -31,6 +31,7 @@ from jobs.publish import refresh, remove_night, remove_unnamed
 from jobs.supervised import end_with_supervisor
 
 DEMO_PEOPLE = 50_000
+RESCORE = "score everybody, also those whose answers and model are unchanged"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     for stage in ORDER:
         command = commands.add_parser(stage, parents=[stages], help=_describe(stage))
         command.set_defaults(run=run_stages, stages=[stage], force_retrain=False)
+        if stage == "score":
+            command.add_argument("--rescore", action="store_true", help=RESCORE)
         if stage == "publish":
             command.add_argument("--reason", metavar="TEXT", help="why a published date is corrected")
         if stage == "train":
@@ -77,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--check", action="store_true", help=told)
     everything = commands.add_parser("run", parents=[stages], help="all stages in order, without Airflow")
     everything.add_argument("--force-retrain", action="store_true", help="train although none is due")
+    everything.add_argument("--rescore", action="store_true", help=RESCORE)
     everything.add_argument("--profile", action="store_true", help="write where the time of every stage went")
     everything.set_defaults(run=run_stages, stages=list(ORDER))
     dated = argparse.ArgumentParser(add_help=False)
@@ -155,6 +159,7 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
         force_retrain=arguments.force_retrain,
         keep_model=getattr(arguments, "keep_model", False),
         reason=getattr(arguments, "reason", None),
+        rescore=getattr(arguments, "rescore", False),
     )
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")

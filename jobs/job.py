@@ -26,6 +26,7 @@ class Job:
     force_retrain: bool = False
     keep_model: bool = False
     reason: str | None = None
+    rescore: bool = False
 
     @property
     def run_date(self) -> date:

@@ -1,7 +1,7 @@
 """Work items: row groups of features files that Spark deals out. A worker imports this, and the model, and no more."""
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +11,42 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkContext
 
+from model.spec import PERSON
+
 if TYPE_CHECKING:
     from model.arithmetic import Arithmetic
+    from model.keeping import Earlier
     from model.rewriting import Piece
     from model.scoring import Scorer
 
 
 Groups = tuple[tuple[str, tuple[int, ...]], ...]  # files, and the row groups of each
+LAST = chr(0x10FFFF)  # after every pseudonym
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row group, the rows before it in its table, and between which pseudonyms its people lie."""
+
+    file: str
+    number: int
+    rows: int
+    start: int
+    low: str
+    high: str
+
+    @property
+    def end(self) -> int:
+        return self.start + self.rows
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Row groups of an earlier night's features, and of its profiles: after `skip` rows, those of the same people."""
+
+    features: Groups
+    profiles: Groups
+    skip: int
 
 
 @dataclass(frozen=True)
@@ -26,19 +55,41 @@ class WorkItem:
 
     pieces: Groups
     target: str
+    earlier: Stretch | None = None
+
+    def name_file(self) -> Path:
+        """A name of this attempt's own."""
+        return Path(f"{self.target}-{uuid.uuid4().hex}.parquet")
 
     def read_pieces(self) -> list["Piece"]:
-        from model.rewriting import Piece
+        return _read_groups(self.pieces)
 
-        return [Piece(Path(path), groups) for path, groups in self.pieces]
+    def read_earlier(self) -> "Earlier | None":
+        from model.keeping import Earlier
+
+        if self.earlier is None:
+            return None
+        features, profiles = _read_groups(self.earlier.features), _read_groups(self.earlier.profiles)
+        return Earlier(features, profiles, self.earlier.skip)
+
+
+def _read_groups(groups: Groups) -> list["Piece"]:
+    from model.rewriting import Piece
+
+    return [Piece(Path(path), numbers) for path, numbers in groups]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a successful attempt at a work item made: the file, and its rows."""
+    """What a successful attempt at a work item made: the file, its rows, and those whose profile was kept.
+
+    `seconds` of the processor were spent on scoring the others.
+    """
 
     file: str
     rows: int
+    kept: int = 0
+    seconds: float = 0.0
 
 
 def deal_work(features: Sequence[Path], scratch: Path, rows_per_item: int) -> list[WorkItem]:
@@ -52,23 +103,38 @@ def deal_groups(files: Sequence[Path], rows_per_item: int) -> list[Groups]:
 
     By rows alone, so that the output's files do not hang on the cores.
     """
-    shares: list[dict[str, list[int]]] = [{}]
+    shares: list[list[Group]] = [[]]
     rows = 0
-    for file, group, count in _list_groups(files):
+    for group in list_groups(files):
         if rows >= rows_per_item:
-            shares.append({})
+            shares.append([])
             rows = 0
-        shares[-1].setdefault(str(file), []).append(group)
-        rows += count
-    return [tuple((file, tuple(groups)) for file, groups in share.items()) for share in shares]
+        shares[-1].append(group)
+        rows += group.rows
+    return [join_groups(share) for share in shares]
 
 
-def _list_groups(features: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
-    for file in features:
+def list_groups(files: Sequence[Path]) -> Iterator[Group]:
+    """Row groups of a table's files in their order, empty ones left out; one that does not tell may hold anybody."""
+    start = 0
+    for file in files:
         footer = pq.read_metadata(file)
-        for group in range(footer.num_row_groups):
-            if rows := footer.row_group(group).num_rows:
-                yield file, group, rows
+        for number in range(footer.num_row_groups):
+            part = footer.row_group(number)
+            if rows := part.num_rows:
+                columns = [part.column(place) for place in range(part.num_columns)]
+                told = [column.statistics for column in columns if column.path_in_schema == PERSON]
+                known = bool(told) and told[0] is not None and told[0].has_min_max
+                low, high = (told[0].min, told[0].max) if known else ("", LAST)
+                yield Group(str(file), number, rows, start, low, high)
+                start += rows
+
+
+def join_groups(groups: Iterable[Group]) -> Groups:
+    joined: dict[str, list[int]] = {}
+    for group in groups:
+        joined.setdefault(group.file, []).append(group.number)
+    return tuple((file, tuple(numbers)) for file, numbers in joined.items())
 
 
 def run_items(spark: SparkContext, items: Sequence[WorkItem], make: Callable[[WorkItem], Made]) -> list[Made]:
@@ -80,8 +146,9 @@ def score_item(item: WorkItem, model: str, schema: bytes, arithmetic: "Arithmeti
     """Scores one work item in a Spark worker."""
     from model.scoring import score_file
 
-    columns, scorer = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model, arithmetic)
-    return write_item(item, lambda pieces, file: score_file(scorer, pieces, file, columns))
+    columns, scorer, file = pa.ipc.read_schema(pa.py_buffer(schema)), load_scorer(model, arithmetic), item.name_file()
+    tally = score_file(scorer, item.read_pieces(), file, columns, item.read_earlier())
+    return Made(str(file), tally.rows, tally.kept, tally.seconds)
 
 
 def explain_item(item: WorkItem, model: str, schema: bytes) -> Made:
@@ -94,8 +161,8 @@ def explain_item(item: WorkItem, model: str, schema: bytes) -> Made:
 
 
 def write_item(item: WorkItem, write: Callable[[list["Piece"], Path], int]) -> Made:
-    """Has `write` make the item's file, under a name of this attempt's own."""
-    file = Path(f"{item.target}-{uuid.uuid4().hex}.parquet")
+    """Has `write` make the item's file; it returns the rows."""
+    file = item.name_file()
     return Made(str(file), write(item.read_pieces(), file))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from model.errors import ModelError
@@ -48,6 +49,15 @@ def choose_arithmetic() -> Arithmetic:
     chosen = Arithmetic(device, numbers)
     chosen.check()
     return chosen
+
+
+def describe_machine(arithmetic: Arithmetic) -> dict[str, str]:
+    """What the last bits of a result hang on, beside the model and the numbers: the device's kind, and the packages."""
+    if arithmetic.device == "cuda":
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{torch.cpu.get_capabilities()['cpu_name']}, {torch.backends.cpu.get_cpu_capability()}"
+    return {"device": device, "torch": str(torch.__version__), "numpy": np.__version__}
 
 
 def multiplies_bfloat16() -> bool:

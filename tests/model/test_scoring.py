@@ -241,7 +241,7 @@ SCHEMA = pa.schema(
 def test_file_is_scored_row_group_by_row_group(scorer, trained, tmp_path):
     features, out = trained.paths[0], tmp_path / "profiles.parquet"
     table = pq.read_table(features)
-    assert score_file(scorer, [Piece(features)], out, SCHEMA) == table.num_rows
+    assert score_file(scorer, [Piece(features)], out, SCHEMA).rows == table.num_rows
     found = pq.read_table(out)
     assert found.schema.remove_metadata() == SCHEMA.remove_metadata()
     assert found.schema.metadata[b"meaning.t0_mean"] == b"posterior mean"
@@ -253,7 +253,7 @@ def test_file_is_scored_row_group_by_row_group(scorer, trained, tmp_path):
     column = pq.ParquetFile(out).metadata.row_group(0).column(SCHEMA.get_field_index("t0_mean"))
     assert column.compression == "ZSTD" and "DICTIONARY" not in str(column.encodings)
     half = tmp_path / "half.parquet"
-    assert score_file(scorer, [Piece(features, (1,))], half, SCHEMA) == 500
+    assert score_file(scorer, [Piece(features, (1,))], half, SCHEMA).rows == 500
     assert pq.read_table(half).equals(found.slice(500))
 
 
@@ -276,7 +276,7 @@ def test_profiles_do_not_hang_on_how_the_features_are_cut(scorer, trained, tmp_p
     table = pa.concat_tables([pq.read_table(path) for path in trained.paths])
     pq.write_table(table, tmp_path / "one.parquet", row_group_size=len(table))
     whole = tmp_path / "whole.parquet"
-    assert score_file(scorer, [Piece(tmp_path / "one.parquet")], whole, SCHEMA) == len(table)
+    assert score_file(scorer, [Piece(tmp_path / "one.parquet")], whole, SCHEMA).rows == len(table)
     pieces = []
     for number, start in enumerate(range(0, len(table), 100)):
         pieces.append(Piece(tmp_path / f"tiny-{number}.parquet"))
@@ -284,7 +284,7 @@ def test_profiles_do_not_hang_on_how_the_features_are_cut(scorer, trained, tmp_p
             writer.write_table(table.slice(start, 0))
             writer.write_table(table.slice(start, 100))
     parts = tmp_path / "parts.parquet"
-    assert score_file(scorer, pieces, parts, SCHEMA) == len(table)
+    assert score_file(scorer, pieces, parts, SCHEMA).rows == len(table)
     assert pq.read_table(parts).equals(pq.read_table(whole))
     assert pq.read_metadata(parts).num_row_groups == 1
 
