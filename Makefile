@@ -83,7 +83,7 @@ run: setup $(AIRFLOW_STAMP)
 	extract=$$(realpath -m -- "$$extract")
 	mindcensus doctor --lake "$$lake" >.airflow/doctor.log || { sed -n 's/^MISSING/make run:/p' .airflow/doctor.log >&2; exit 1; }
 	echo "== the night of $$run_date: $$codebook, $$extract"
-	conf=$$(python -c 'import json, sys; print(json.dumps(dict(zip(("lake", "run_date", "codebook", "extract"), sys.argv[1:]))))' \
+	conf=$$(python -c 'import json, sys; print(json.dumps(dict(zip(("lake", "run_date", "codebook", "extract"), sys.argv[1:]), marker="")))' \
 	    "$$lake" "$$run_date" "$$codebook" "$$extract")
 	log=".airflow/night-$$run_date.log"
 	count_manifests() { { find "$$lake/restricted/runs/run_date=$$run_date" -name '[0-9]*.json' 2>/dev/null || true; } | wc -l; }

@@ -95,6 +95,7 @@ def describe_params(survey: Survey, lake: Path) -> dict[str, Any]:
     return {
         "codebook": survey.codebook,
         "extract": str(survey.extract),
+        "marker": None,
         "lake": str(lake),
         "run_date": SECOND,
         "force_retrain": True,

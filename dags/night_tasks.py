@@ -1,10 +1,12 @@
-"""How a night's tasks call the `mindcensus` command, and what its exit codes mean to Airflow."""
+"""How a night's tasks call the `mindcensus` command, what its exit codes mean to Airflow, and what the log tells."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import BaseOperator
@@ -17,6 +19,8 @@ COMMAND = "mindcensus"
 SUBMIT_SCRIPT = str(Path(__file__).resolve().parent.parent / "jobs" / "submit.py")
 # The same size as outside Airflow, where jobs/spark.py reads the same variable.
 DRIVER_MEMORY = os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+STAMPS = ("timestamp", "level")  # of a stage's line: Airflow puts its own on every event
 
 # Tried again, these would end in the same way.
 FINAL_EXIT_CODES = {
@@ -40,9 +44,53 @@ def failure_of(stage: str, exit_code: int | None) -> AirflowException:
     return AirflowException(f"{stage} ended with exit code {exit_code}: {reason}")
 
 
-def call_command(stage: str, arguments: Sequence[str], hook: SubprocessHook | None = None) -> str:
+def supervised() -> dict[str, str]:
+    """What a stage is told about this task's process: it ends when that is gone, however it went."""
+    return {"MINDCENSUS_SUPERVISOR": str(os.getpid())}
+
+
+class StageLog:
+    """A hook's log in which a line of JSON, as stages write them, becomes an event with fields of its own."""
+
+    def __init__(self, **fields: Any) -> None:
+        self._log = structlog.get_logger("airflow.task.stage").bind(**fields)
+
+    def info(self, event: str, *arguments: Any, **fields: Any) -> None:
+        line = event % arguments if arguments else event
+        told = read_line(line)
+        level = str(told.get("level", "info"))
+        told = {name: value for name, value in told.items() if name not in STAMPS}
+        getattr(self._log, level if level in LEVELS else "info")(told.pop("event"), **told, **fields)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+
+def read_line(line: str) -> dict[str, Any]:
+    """The fields of a line of a stage's log; any other line is an event without fields."""
+    if line.startswith("{"):
+        try:
+            told = json.loads(line)
+        except ValueError:
+            return {"event": line}
+        if isinstance(told, dict) and isinstance(told.get("event"), str):
+            return told
+    return {"event": line}
+
+
+def find_run(context: "Context | None") -> dict[str, Any]:
+    """Which run of the DAG speaks; nothing outside Airflow."""
+    run = (context or {}).get("dag_run")
+    return {"run": run.run_id} if run else {}
+
+
+def call_command(
+    stage: str, arguments: Sequence[str], hook: SubprocessHook | None = None, context: "Context | None" = None
+) -> str:
     """Runs one stage of the command and returns its last line; empty arguments are left out. Raises `failure_of`."""
-    result = (hook or SubprocessHook()).run_command([COMMAND, stage, *filter(None, arguments)])
+    hook = hook or SubprocessHook()
+    hook._log = StageLog(**find_run(context))
+    result = hook.run_command([COMMAND, stage, *filter(None, arguments)], env=os.environ | supervised())
     if result.exit_code:
         raise failure_of(stage, result.exit_code)
     return result.output
@@ -61,7 +109,7 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: "Context") -> None:
         # Returns nothing, so that no line of output becomes an XCom.
-        call_command(self.stage, self.arguments, self._subprocess)
+        call_command(self.stage, self.arguments, self._subprocess, context)
 
     def on_kill(self) -> None:
         self._subprocess.send_sigterm()
@@ -87,6 +135,9 @@ class SparkStageOperator(SparkSubmitOperator):
 
     def execute(self, context: "Context") -> None:
         self.application_args = list(filter(None, self.application_args or ()))
+        self.env_vars = supervised()
+        self._hook = self._get_hook()
+        self._hook._log = StageLog(**find_run(context))
         try:
             super().execute(context)
             return

@@ -11,15 +11,17 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 
-from population_nightly import night_date, night_extract
+from population_nightly import night_date, night_extract, night_marker
 from tests.dags.conftest import PROJECT
 
 ORDER = """
+    wait_for_extract    -> validate
     validate            -> preprocess
     preprocess          -> training.decide
-    training.decide     -> training.train training.keep_model
+    training.decide     -> training.train training.keep_model training.postpone
     training.train      -> score
     training.keep_model -> score
+    training.postpone   -> score
     score               -> aggregate
     aggregate           -> report
     report              -> publish
@@ -39,11 +41,43 @@ print(json.dumps([seconds, [name for name in ("torch", "pyspark", "pandas") if n
 
 
 @pytest.fixture(scope="module")
-def dag() -> DAG:
+def dags() -> dict[str, DAG]:
     bag = DagBag(str(PROJECT / "dags"))
     assert bag.import_errors == {}
-    assert list(bag.dags) == ["population_nightly"]
-    return bag.dags["population_nightly"]
+    return bag.dags
+
+
+@pytest.fixture(scope="module")
+def dag(dags) -> DAG:
+    return dags["population_nightly"]
+
+
+def test_the_dags(dags):
+    assert sorted(dags) == ["model_retrain", "population_nightly"]
+    for dag in dags.values():
+        assert dag.catchup is False
+        assert dag.max_active_runs == 1
+        assert dag.doc_md
+        for name in dag.params:
+            schema = dag.params.get_param(name)
+            assert schema.description, name
+            assert schema.schema.keys() - {"description"}, name
+        for task in dag.tasks:
+            assert task.on_failure_callback, task.task_id
+
+
+def test_a_night_that_is_late_is_told(dag):
+    [alert] = dag.deadline
+    assert (type(alert.reference).__name__, alert.interval.total_seconds()) == ("DagRunQueuedAtDeadline", 6 * 3600)
+    assert alert.callback.path == "alerts.tell_late"
+
+
+def test_a_retrain_is_monthly_or_asked_for_by_a_night(dags, dag):
+    retrain = dags["model_retrain"]
+    assert [asset.name for asset in retrain.timetable.asset_condition.objects] == ["retrain_due"]
+    assert [asset.name for asset in dag.get_task("training.postpone").outlets] == ["retrain_due"]
+    assert retrain.get_task("train").trigger_dag_id == "population_nightly"
+    assert retrain.get_task("train").conf["force_retrain"] is True
 
 
 def test_order_of_the_stages(dag):
@@ -71,6 +105,8 @@ def test_spark_stages_go_through_spark_submit_in_client_mode(dag):
 
 def test_every_task_is_given_its_run_date(dag):
     for task in dag.tasks:
+        if task.task_id == "wait_for_extract":
+            continue
         arguments = (
             getattr(task, "application_args", None)
             or getattr(task, "arguments", None)
@@ -79,14 +115,16 @@ def test_every_task_is_given_its_run_date(dag):
         assert "--run-date={{ night_date(params, dag_run) }}" in arguments
 
 
-def test_only_publishing_changes_the_assets(dag):
+def test_what_changes_the_assets(dag):
     outlets = {task.task_id: sorted(asset.name for asset in task.outlets) for task in dag.tasks if task.outlets}
-    assert outlets == {"publish": ["cohorts", "profiles"]}
+    assert outlets == {"publish": ["cohorts", "profiles"], "training.postpone": ["retrain_due"]}
 
 
 def test_failed_tasks_are_tried_again_later_and_later(dag):
     for task in dag.tasks:
-        assert (task.retries, task.retry_exponential_backoff) == (3, 3)
+        if task.task_id != "wait_for_extract":
+            assert (task.retries, task.retry_exponential_backoff) == (3, 3)
+            assert task.execution_timeout.total_seconds() > 0
 
 
 JANUARY = datetime(2026, 1, 31, 2, tzinfo=UTC)
@@ -94,18 +132,36 @@ FEBRUARY = datetime(2026, 2, 1, 2, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("param", "logical_date", "expected"),
+    ("param", "interval_end", "expected"),
     [
         ("2025-12-24", JANUARY, "2025-12-24"),
         (None, JANUARY, "2026-01-31"),
         (None, None, "2026-02-01"),  # started by an asset: the day on which it was due
     ],
 )
-def test_run_date(param, logical_date, expected):
+def test_run_date(param, interval_end, expected):
     params = {"run_date": param, "extract": "/landing/{run_date}/wave.csv"}
-    dag_run = SimpleNamespace(logical_date=logical_date, run_after=FEBRUARY)
+    dag_run = SimpleNamespace(data_interval_end=interval_end, run_after=FEBRUARY)
     assert night_date(params, dag_run) == expected
     assert night_extract(params, dag_run) == f"/landing/{expected}/wave.csv"
+
+
+def test_a_nights_interval_is_the_day_that_ends_when_it_begins(dag):
+    assert (dag.timetable.expression, dag.timetable.interval.days) == ("0 2 * * *", 1)
+
+
+@pytest.mark.parametrize(
+    ("extract", "marker", "expected"),
+    [
+        ("/landing/{run_date}", "{extract}/SHA256SUMS", "/landing/2026-01-31/SHA256SUMS"),
+        ("/landing/wave.sav", "/landing/{run_date}.done", "/landing/2026-01-31.done"),
+        ("/landing/{run_date}", None, ""),
+        (None, "{extract}/SHA256SUMS", ""),  # a replay
+    ],
+)
+def test_what_a_night_waits_for(extract, marker, expected):
+    params = {"run_date": None, "extract": extract, "marker": marker}
+    assert night_marker(params, SimpleNamespace(data_interval_end=JANUARY, run_after=FEBRUARY)) == expected
 
 
 @pytest.mark.parametrize(

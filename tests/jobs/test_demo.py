@@ -116,7 +116,7 @@ def test_a_second_run_replaces_the_first_and_leaves_nothing_else(spark: SparkSes
     write_demo(spark, folder, 1_000, 1, run_date=RUN_DATE)
     assert (read_bytes(folder), read_bytes(truth_folder(folder))) == first
     assert sorted(p.name for p in tmp_path.iterdir()) == ["extract", "extract-truth"]
-    assert sorted(first[0]) == ["people-0000.csv"]
+    assert sorted(first[0]) == ["SHA256SUMS", "people-0000.csv"]
 
 
 @pytest.mark.parametrize(
