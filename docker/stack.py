@@ -30,7 +30,7 @@ from types import FrameType
 from typing import TextIO
 
 from stack_database import make_database
-from stack_services import Place, find_ports, make_secrets, read_services
+from stack_services import HERE, Place, find_ports, make_secrets, read_services
 from stack_supervisor import TICK, Supervisor, end_marked
 
 PORTS = ("api", "postgres", "master", "worker-1", "worker-2")
@@ -45,18 +45,22 @@ def main() -> int:
     parser.add_argument("--port", type=int, metavar="N", help="of the API server; default: a free one")
     parser.add_argument("--lake", type=Path, metavar="DIR", help="default: F/lake")
     parser.add_argument("--landing", type=Path, metavar="DIR", help="where extracts are delivered; default: F/landing")
+    parser.add_argument("--spark-address", default=HERE, metavar="ADDRESS", help="this machine's, for Spark's workers")
+    told = "a network namespace, and its address, for a Spark worker: once for each"
+    parser.add_argument("--worker-in", action="append", default=[], metavar="NAMESPACE=ADDRESS", help=told)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     match arguments.command:
         case "start":
-            return start(folder, arguments.port, arguments.lake, arguments.landing)
+            return start(choose_place(folder, arguments))
         case "status":
             return print_status(folder)
         case _:
             return stop(folder)
 
 
-def start(folder: Path, port: int | None, lake: Path | None, landing: Path | None) -> int:
+def start(place: Place) -> int:
+    folder = place.folder
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)  # PostgreSQL's user goes through
     os.umask(0o077)
@@ -67,20 +71,23 @@ def start(folder: Path, port: int | None, lake: Path | None, landing: Path | Non
         lock.write(str(os.getpid()))
         lock.flush()
         end_marked(folder)  # what a stack that was killed has left
-        place = choose_place(folder, port, lake, landing)
+        for path in (folder / "airflow", place.landing):
+            path.mkdir(parents=True, exist_ok=True)
         make_secrets(place)
         make_database(place)
         return supervise(place, Supervisor(folder, read_services(place)))
 
 
-def choose_place(folder: Path, port: int | None, lake: Path | None, landing: Path | None) -> Place:
-    """The folders are made where they are missing; ports are chosen anew at each start."""
-    place = Place(
-        folder, (lake or folder / "lake").resolve(), (landing or folder / "landing").resolve(), find_ports(port, PORTS)
+def choose_place(folder: Path, arguments: argparse.Namespace) -> Place:
+    """Ports are chosen anew at each start."""
+    return Place(
+        folder,
+        (arguments.lake or folder / "lake").resolve(),
+        (arguments.landing or folder / "landing").resolve(),
+        find_ports(arguments.port, PORTS),
+        arguments.spark_address,
+        tuple(tuple(machine.split("=", 1)) for machine in arguments.worker_in),
     )
-    for path in (folder / "airflow", place.landing):
-        path.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 def supervise(place: Place, supervisor: Supervisor) -> int:

@@ -8,7 +8,7 @@ import socket
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Place:
     lake: Path
     landing: Path
     ports: Mapping[str, int]
+    spark: str = HERE  # the address at which Spark's workers find master and drivers
+    machines: tuple[tuple[str, str], ...] = ()  # of the workers, where they are not this one: namespace and address
 
     @property
     def address(self) -> str:
@@ -72,7 +74,8 @@ def read_services(place: Place) -> list[Service]:
             services.append(read_service(name, found, place))
         for copy in range(1, copies + 1) if copies > 1 else ():
             own = read_compose(place, STACK_WORKER_PORT=str(place.ports[f"worker-{copy}"]))
-            services.append(read_service(f"{name}-{copy}", own["services"][name], place))
+            service = read_service(f"{name}-{copy}", own["services"][name], place)
+            services.append(move(service, *place.machines[copy - 1]) if place.machines else service)
     return services
 
 
@@ -104,6 +107,15 @@ def read_service(name: str, found: Mapping[str, Any], place: Place) -> Service:
     )
 
 
+def move(service: Service, namespace: str, address: str) -> Service:
+    """The Spark worker in a network namespace, at its address there."""
+    enter = ("nsenter", f"--net=/run/netns/{namespace}")
+    command = (*enter, *service.command[:-1], "--host", address, service.command[-1])
+    environment = {**service.environment, "SPARK_LOCAL_IP": address}
+    health = tuple(word.replace("localhost", address) for word in service.health)
+    return replace(service, command=command, environment=environment, health=(*enter, *health))
+
+
 def fill_in(text: str, values: Mapping[str, str]) -> str:
     """compose's own way with ${NAME:-default}."""
     return VARIABLE.sub(lambda found: values.get(found["name"]) or found["default"] or "", text)
@@ -121,7 +133,7 @@ def describe_place(place: Place) -> dict[str, str]:
         "STACK_BIND": HERE,
         "STACK_API_HOST": HERE,
         "STACK_API_PORT": str(place.ports["api"]),
-        "STACK_MASTER_HOST": HERE,
+        "STACK_MASTER_HOST": place.spark,
         "STACK_MASTER_PORT": str(place.ports["master"]),
         "STACK_POSTGRES_HOST": HERE,
         "STACK_POSTGRES_PORT": str(place.ports["postgres"]),
@@ -145,7 +157,7 @@ def base_environment(place: Place) -> dict[str, str]:
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
         "SPARK_HOME": str(package),
-        "SPARK_LOCAL_IP": HERE,
+        "SPARK_LOCAL_IP": place.spark,
         "AIRFLOW_HOME": str(place.folder / "airflow"),
         MARK: str(place.folder),
     }
