@@ -2,6 +2,7 @@
 # make test       lint, types, import directions, tests        make test-long   the slow tests too
 # make setup      what both do first: the environment in .venv  make doctor      what this machine lacks
 # make stack      Airflow, PostgreSQL and a Spark cluster on this machine, until Ctrl-C   make stack-status, make stack-stop
+# make chaos      nights under the real scheduler while things are killed: as root, over an hour
 # make bench      speed beside its limits and peers (minutes)   make bench-full  an hour: ten million people too
 # make lock       requirements.lock made anew                   make clean       all of it removed, lake and extracts apart
 
@@ -23,6 +24,8 @@ FIRST_DATE := 2026-01-01
 STACK ?= .stack
 PORT ?= 8080
 LANDING ?= ./extracts
+FAULTS ?= 60
+RESUME ?=
 
 # Recipes read these from the environment, quoted, so that folders may have spaces in their names.
 export CODEBOOK EXTRACT RUN_DATE LAKE PEOPLE SEED
@@ -59,7 +62,7 @@ p
 endef
 export SHOWN
 
-.PHONY: run test test-long stack stack-status stack-stop bench bench-full setup doctor lock clean check-machine
+.PHONY: run test test-long stack stack-status stack-stop chaos bench bench-full setup doctor lock clean check-machine
 
 run: setup $(AIRFLOW_STAMP)
 	@lake=$$(realpath -m -- "$$LAKE")
@@ -125,6 +128,10 @@ stack: setup
 
 stack-status stack-stop:
 	@exec python docker/stack.py $(@:stack-%=%) --folder "$(STACK)"
+
+# Random faults over whole nights under the real scheduler, as root; RESUME=--resume goes on with what .chaos holds.
+chaos: setup
+	@exec python -m benchmarks.chaos --faults $(FAULTS) --seed $(SEED) $(RESUME)
 
 # A session of its own, so that processor time is this run's alone.
 bench: setup

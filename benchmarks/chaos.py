@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from benchmarks.chaos_faults import FAULTS, Ground, NotLanded, find_driver
 from benchmarks.chaos_nights import SECOND, Undisturbed, describe_params, make_surveys, run_undisturbed
 from benchmarks.chaos_plan import KINDS, STAGES, Fault, deal_nights, plan_faults
 from benchmarks.endings import Reader, describe_ending, find_differences, find_left, reading
+from benchmarks.namespaces import Network, find_obstacle, make_network
 
 PROJECT = Path(__file__).resolve().parents[1]
 DAG = "population_nightly"
@@ -32,6 +33,7 @@ MOUNT_SIZE = "4g"
 NIGHT_SECONDS = 1_800.0
 RETRY_SECONDS = "5"  # of the DAG's first retry: the night's own pause is minutes
 READ_EVERY = 0.2
+WORKERS = ("spark-worker-1", "spark-worker-2")  # as the stack calls them
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,20 @@ class Outcome:
 
 def main() -> int:
     arguments = parse_arguments()
+    if obstacle := find_obstacle():
+        sys.exit(f"chaos: {obstacle}")
     folder: Path = arguments.folder.resolve()
     done = read_outcomes(folder) if arguments.resume else []
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "outcomes.jsonl").write_text("".join(json.dumps(asdict(each)) + "\n" for each in done))
     landed = {outcome.number for outcome in done}
     due = [fault for fault in plan_faults(arguments.faults, arguments.seed) if fault.number not in landed]
-    with mounted(folder / "mount") as mount, running_stack(folder / "stack") as api:
-        ground = make_ground(folder, mount, random.Random(arguments.seed))
+    with (
+        mounted(folder / "mount") as mount,
+        make_network(WORKERS) as network,
+        running_stack(folder / "stack", network) as api,
+    ):
+        ground = Ground(mount, mount / "lake", folder / "stack", network, random.Random(arguments.seed))
         nights = [run_undisturbed(survey, folder, ground.lake) for survey in make_surveys(folder)]
         api.pause(DAG, False)
         number = 0
@@ -98,9 +106,12 @@ def mounted(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def running_stack(folder: Path) -> Iterator[AirflowApi]:
-    """The stack of docker/, until the end of the block; its retries wait for seconds."""
+def running_stack(folder: Path, network: Network) -> Iterator[AirflowApi]:
+    """The stack of docker/, its Spark workers in namespaces; its retries wait for seconds."""
     command = [sys.executable, str(PROJECT / "docker" / "stack.py"), "start", "--folder", str(folder)]
+    command += ["--spark-address", network.here]
+    for name in network.names:
+        command += ["--worker-in", f"{network.namespace(name)}={network.address(name)}"]
     environment = os.environ | {"MINDCENSUS_RETRY_SECONDS": RETRY_SECONDS}
     with (folder.parent / "stack.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -113,18 +124,6 @@ def running_stack(folder: Path) -> Iterator[AirflowApi]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(120)
-
-
-def make_ground(folder: Path, mount: Path, draw: random.Random) -> Ground:
-    stack = folder / "stack"
-
-    def find_workers() -> list[int]:
-        return [int(file.read_text()) for file in (stack / "pids").glob("spark-worker-*")]
-
-    def cut_worker() -> Callable[[], None]:
-        raise NotLanded("the workers have no network namespaces of their own")
-
-    return Ground(mount, mount / "lake", stack, draw, cut_worker, find_workers)
 
 
 def run_night(ground: Ground, api: AirflowApi, night: Undisturbed, faults: Sequence[Fault]) -> list[Outcome]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos_plan import STAGES
+from benchmarks.namespaces import Network
 from jobs.lease import find_newest, find_start, read_holder
 from jobs.supervised import SUPERVISOR
 
@@ -37,14 +38,13 @@ class Driver:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where faults happen: the lake on a mount of its own, the stack's folder, and how a Spark worker is cut off."""
+    """Where faults happen: the lake on a mount of its own, the stack's folder, and the Spark workers' namespaces."""
 
     mount: Path
     lake: Path
     stack: Path
+    network: Network
     draw: random.Random
-    cut_worker: Callable[[], Callable[[], None]]  # returns what undoes it
-    find_workers: Callable[[], list[int]]
 
 
 def find_driver(lake: Path, stage: str) -> Driver | None:
@@ -92,7 +92,7 @@ def kill_jvm(ground: Ground, driver: Driver) -> None:
 
 def kill_spark_worker(ground: Ground, driver: Driver) -> None:
     """The worker's process itself, an executor's or a Python worker's, as the draw has it."""
-    workers = ground.find_workers()
+    workers = [int(file.read_text()) for file in (ground.stack / "pids").glob("spark-worker-*")]
     below = [pid for worker in workers for pid in list_descendants(worker)]
     kill(ground.draw.choice(ground.draw.choice([workers, below or workers])))
 
@@ -159,11 +159,12 @@ def run_beside(driver: Driver, arguments: list[str]) -> int:
 
 
 def cut_worker_off(ground: Ground, driver: Driver) -> None:
-    join = ground.cut_worker()
+    name = ground.draw.choice(ground.network.names)
+    ground.network.cut(name)
     try:
         time.sleep(CUT)
     finally:
-        join()
+        ground.network.join(name)
 
 
 FAULTS: dict[str, Callable[[Ground, Driver], None]] = {
