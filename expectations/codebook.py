@@ -75,7 +75,15 @@ class Codebook(Part):
 
     def parsed_outcomes(self) -> tuple[Outcome, ...]:
         scales, traits = {s.key for s in self.scales}, {t.key for t in self.traits}
-        return tuple(parse_outcome(name, scales, traits) for name in self.outcomes)
+        parsed = [parse_outcome(name, scales, traits) for name in self.outcomes]
+        spans = {f"{scale.key}_total": self.span_total(scale) for scale in self.scales}
+        return tuple(one._replace(span=spans.get(one.source, one.span)) for one in parsed)
+
+    def span_total(self, scale: Scale) -> tuple[float, float]:
+        """The least and the highest total of a scale."""
+        levels = [self.item(key).levels for key in scale.items]
+        low, high = (float(sum(item[end] for item in levels) * scale.multiply) for end in (0, -1))
+        return low, high
 
     def replicate_columns(self) -> tuple[str, ...]:
         return self.design.replicates.names if self.design.replicates else ()

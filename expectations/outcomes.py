@@ -1,5 +1,6 @@
 """The names of outcomes, and what each asks for."""
 
+import math
 import re
 from collections.abc import Collection
 from typing import Literal, NamedTuple, Optional
@@ -14,7 +15,8 @@ class Outcome(NamedTuple):
 
     A quantile is the source's value that the share `level` of the people does not pass. A ratio sets the total of
     itself, without `over`, against that of `over`. People who lack an answer in `also` are left out. A `latent` outcome
-    is a trait's mean: it is made of plausible values, and on a scale without a natural zero.
+    is a trait's mean: it is made of plausible values, and on a scale without a natural zero. `span` has the least and
+    the highest value of the source.
     """
 
     name: str
@@ -26,6 +28,13 @@ class Outcome(NamedTuple):
     level: float | None = None
     over: Optional["Outcome"] = None
     also: str | None = None
+    span: tuple[float, float] = (0.0, math.inf)
+
+    def base_names(self) -> tuple[str, ...]:
+        """The means and proportions that the outcome's figures are made of or stand beside."""
+        if self.kind == "quantile":
+            return (self.source,)
+        return self.part_names() if self.kind == "ratio" else (self.name,)
 
     def part_names(self) -> tuple[str, str]:
         """The outcomes that a ratio is made of."""

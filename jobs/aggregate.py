@@ -15,7 +15,7 @@ from pyspark import SparkContext
 
 from expectations.codebook import Codebook
 from jobs.design import read_design, read_sampled
-from jobs.disclosure_profiles import PROFILES, Profile, redact_count, redact_parts
+from jobs.disclosure_profiles import PROFILES, Profile, redact_count, redact_fates
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
 from jobs.dominance import find_dominated, mark_dominated
@@ -190,7 +190,7 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     """Where the delivered rows went. A row may break several rules, so the rules do not add up to a total."""
     validated, features = job.night.read("validate"), job.night.read("preprocess").counts["features"]
     fates = {name: validated.counts[name] for name in ("delivered", "ineligible", "duplicates", "quarantined")}
-    published = redact_parts("delivered", {**fates, "withdrawn": 0, "features": features}, profile)
+    published = redact_fates({**fates, "withdrawn": 0, "features": features}, profile)
     where: list[tuple[str, str | None, int | None]] = [(stage, None, rows) for stage, rows in published.items()]
     for rule, rows in sorted(validated.details["failed_rules"].items()):
         # With one rule its count is that of all.

@@ -2,7 +2,8 @@
 
 Integer programmes (HiGHS) give the bounds of every protected count from rounding cells, labels, sums and earlier
 releases; the algebra of a survey's figures gives exact counts back from those that were not made of rounded counts.
-The outsider may know, for up to `Profile.known_movers` people of a cell, that they came or left.
+The outsider may know, for up to `Profile.known_movers` people of a cell, that they came or left. What follows from
+means and proportions is attacked by `jobs.followers_attack` and `jobs.standardised_attack`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +14,24 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+from expectations.outcomes import Outcome
 from jobs.algebra import find_algebraic, is_self_weighted, list_cases
-from jobs.disclosure import FEW_MOVED, TOO_FEW, TOO_FEW_CASES, Key, Release, carry_emptied, key_of, protect_rows
+from jobs.bounding import Bounds as CaseBounds
+from jobs.disclosure import (
+    FEW_MOVED,
+    TOO_FEW,
+    TOO_FEW_CASES,
+    Key,
+    Release,
+    carry_emptied,
+    key_of,
+    protect_rows,
+)
 from jobs.disclosure_profiles import Profile, redacted_range, rounding_cell
+from jobs.followers_attack import bound_shares, find_told
 from jobs.standardised_attack import find_regrouped
 from jobs.sums import find_lines
-from jobs.survey import CohortRow
+from jobs.survey import CellKey, CohortRow
 
 SECONDS = 5.0  # for a programme; what is not settled by then counts as exposed
 SMALL = 1e-6
@@ -50,10 +63,16 @@ class Exposure:
         return f"{self.run_date} {self.outcome}, {levels or 'everybody'}: {self.how}"
 
 
-def find_exposed(tonight: Release, earlier: Sequence[Release], profile: Profile) -> list[Exposure]:
-    """What the tables expose, in a fixed order; empty where the profile is kept."""
+def find_exposed(
+    tonight: Release, earlier: Sequence[Release], profile: Profile, outcomes: Sequence[Outcome] = ()
+) -> list[Exposure]:
+    """What the tables expose, in a fixed order; empty where the profile is kept.
+
+    `outcomes` say what the names of quantiles, ratios and cuts mean.
+    """
     found = []
     settled: dict[tuple[object, ...], list[tuple[str, CohortRow, str]]] = {}
+    bounds = bound_shares(tonight.rows, outcomes, profile)
     for outcome, kind in dict.fromkeys((row.outcome, row.figures.kind) for row in tonight.rows):
         if kind not in SUMMED:
             continue
@@ -64,10 +83,11 @@ def find_exposed(tonight: Release, earlier: Sequence[Release], profile: Profile)
         if (seen, moves) not in settled:
             settled[seen, moves] = list(_find_narrow_counts(tables, profile))
         found += [(date, row, outcome, how) for date, row, how in settled[seen, moves]]
-        own = [*_find_narrow_cases(tables[0].rows, profile), *_find_following(tables[0].rows)]
+        own = [*_find_narrow_cases(tables[0].rows, profile, bounds), *_find_following(tables[0].rows)]
         own += [*_find_moved(tables, profile), *find_algebraic(tables[0].rows, profile)]
         found += [(tonight.run_date, row, outcome, how) for row, how in own]
     found += [(tonight.run_date, row, row.outcome, FOLLOWS) for row in find_regrouped(tonight.rows)]
+    found += [(tonight.run_date, row, row.outcome, how) for row, how in find_told(tonight, earlier, outcomes, profile)]
     return [Exposure(date, row.breakdown, row.cell, outcome, how) for date, row, outcome, how in dict.fromkeys(found)]
 
 
@@ -262,8 +282,12 @@ def _join_tables(
     return system, targets
 
 
-def _find_narrow_cases(rows: Sequence[CohortRow], profile: Profile) -> Iterator[tuple[CohortRow, str]]:
+def _find_narrow_cases(
+    rows: Sequence[CohortRow], profile: Profile, beside: Mapping[CellKey, CaseBounds]
+) -> Iterator[tuple[CohortRow, str]]:
     """Protected numerators, where equal weights let the outsider read numerators off the proportions.
+
+    Of those that are hidden, what stands beside them may tell bounds.
 
     Which side of the cut is the small one is taken to be known from everybody's proportion, where that is possible.
     """
@@ -271,13 +295,14 @@ def _find_narrow_cases(rows: Sequence[CohortRow], profile: Profile) -> Iterator[
         return
     everybody, (_, most) = _count_everybody(rows, profile), redacted_range(profile)
     least = 0 if profile.zero != "shown" else 1
-    system, bounds = System(), list[tuple[float, float]]()
+    system, bounds = System(), list[CaseBounds]()
     people = system.add_table([_bound_count(row, profile, everybody) for row in rows], rows)
     for row in rows:
         cases = list_cases(row, profile)
         if cases is not None and not cases:
             return  # no whole number of cases: the weights are not equal after all
-        bounds.append((0, everybody) if cases is None else (cases[0], cases[-1]))
+        fewest, largest = beside.get(row.place, (0.0, everybody))
+        bounds.append((fewest, min(everybody, largest)) if cases is None else (cases[0], cases[-1]))
     with_outcome = system.add_table(bounds, rows)
     shares = [row.figures.estimate for row in rows if row.figures.estimate is not None]
     usually_small = not shares or float(np.median(shares)) <= 0.5
@@ -289,7 +314,7 @@ def _find_narrow_cases(rows: Sequence[CohortRow], profile: Profile) -> Iterator[
             side = k if usually_small else rest
             if rounding_cell(row.figures.n, profile)[1] <= most:
                 continue
-            system.low[side], system.high[side] = least, most
+            system.low[side], system.high[side] = max(least, system.low[side]), min(most, system.high[side])
             targets[side] = row
     widths = system.spread(list(targets), profile.least_width)  # none fit: not all are small on the same side
     for place, width in widths.items():

@@ -251,7 +251,7 @@ def run_query(arguments: argparse.Namespace) -> int:
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    from jobs.releases import audit_published, check_exposed
+    from jobs.releases import audit_release, check_exposed
 
     lake = Lake(arguments.lake)
     manifest = lake.published(arguments.run_date)
@@ -261,7 +261,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         raise StageError(f"the night of {arguments.run_date} stayed internal: there is nothing to audit")
     book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml"))
     with tempfile.TemporaryDirectory(dir=lake.staging) as scratch:
-        check_exposed(audit_published(lake, manifest, book, Path(scratch)))
+        check_exposed(audit_release(lake, manifest, book, Path(scratch)))
     print(f"{arguments.run_date}: the public tables give no protected figure away")
     return DONE
 

@@ -42,6 +42,14 @@ PROFILES = {
 }
 
 
+def hides_everybody(profile: Profile) -> bool:
+    """Whether counts of people, whoever answered, are withheld: with a trait, with features, with two answers.
+
+    Beside exact numbers of answers they would tell how few gave none; rounded numbers do not tell it.
+    """
+    return profile.rounding == "none"
+
+
 def is_small(count: int, redact_up_to: int, zero_too: bool) -> bool:
     return count <= redact_up_to and (count > 0 or zero_too)
 
@@ -49,6 +57,11 @@ def is_small(count: int, redact_up_to: int, zero_too: bool) -> bool:
 def redacted_range(profile: Profile) -> tuple[int, int]:
     """The least and the most people of a cell that is redacted for having few."""
     return 0 if profile.zero == "suppressed" else 1, profile.redact_up_to
+
+
+def protected_range(profile: Profile) -> tuple[int, int]:
+    """The least and the most people of a count that is protected: by redaction, or by the first midpoint."""
+    return (1, 6) if profile.rounding == "midpoint 6" else redacted_range(profile)
 
 
 def round_count(count: int, profile: Profile = OPENSAFELY) -> int:
@@ -79,6 +92,14 @@ def redact_parts(whole: str, counts: Mapping[str, int], profile: Profile) -> dic
             break
         shown[rest[0][1] if rest else whole] = None
     return shown
+
+
+def redact_fates(counts: Mapping[str, int], profile: Profile) -> dict[str, int | None]:
+    """What became of the `delivered` rows, `features` and others, as the profile publishes it."""
+    if not hides_everybody(profile):
+        return redact_parts("delivered", counts, profile)
+    shown = {name: redact_count(count, profile) for name, count in counts.items()}
+    return shown | {"delivered": None, "features": None}  # either would tell the other
 
 
 def rounding_cell(published: int, profile: Profile) -> tuple[int, int]:

@@ -181,7 +181,7 @@ def _word_outcome(book: Codebook, words: Words, outcome: Outcome) -> tuple[str, 
         above, below = (_word_outcome(book, words, part)[0] for part in outcome.split_ratio())
         return words.say("title_ratio", above=above, below=below), "", 0.0
     scale = book.scale(outcome.source.removesuffix("_total"))
-    ceiling = float(sum(_span_item(book, item)[1] for item in scale.items) * scale.multiply)
+    ceiling = book.span_total(scale)[1]
     label = words.name(scale.label or scale.key)
     if outcome.kind == "proportion":
         side = "title_ge" if outcome.side == ">=" else "title_le"
@@ -195,16 +195,10 @@ def find_trait(book: Codebook, outcome: Outcome) -> str | None:
     return labels.get(outcome.name)
 
 
-def _span_item(book: Codebook, key: str) -> tuple[int, int]:
-    levels = book.item(key).levels
-    return levels[0], levels[-1]
-
-
 def find_bands(book: Codebook, outcome: Outcome) -> list[tuple[float, float, str]]:
     """A scale's bands as start, end and name, the ends shared; one nameless band where it has none."""
     scale = book.scale(outcome.source.removesuffix("_total"))
-    spans = [_span_item(book, key) for key in scale.items]
-    low, high = (float(sum(span[i] for span in spans) * scale.multiply) for i in (0, 1))
+    low, high = book.span_total(scale)
     starts = [float(start) for start in scale.bands.values()] or [low]
     return list(zip(starts, [*starts[1:], high], scale.bands or [""], strict=True))
 

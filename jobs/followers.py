@@ -22,13 +22,22 @@ from jobs.disclosure import (
     scale_error,
     settle,
 )
-from jobs.disclosure_profiles import Profile, round_count
+from jobs.disclosure_profiles import Profile, hides_everybody, protected_range, round_count
 from jobs.kinds import judge_change
-from jobs.presentation import Interval, judge_count, judge_mean, judge_quantile, log_t_interval, t_interval
+from jobs.presentation import (
+    Interval,
+    judge_count,
+    judge_mean,
+    judge_quantile,
+    log_t_interval,
+    t_interval,
+    t_quantile,
+)
 from jobs.standardised_disclosure import round_standardised
 from jobs.survey import CellKey, CohortRow, Estimate
 
 TOO_FEW_BEYOND = "withheld: too few people beyond the quantile"
+SHARE_WITHHELD = "withheld: it would bound a withheld share of the same scale"
 UNRELIABLE = "the figure that it is made of is too uncertain"
 NOT_SHOWN_BEFORE = "the earlier release does not show the figure"
 
@@ -52,6 +61,11 @@ def _show(row: CohortRow, like: Estimate, figures: Estimate) -> CohortRow:
     if figures.presentation == "suppress":
         figures = hide_figure(figures, figures.reason)
     return replace(row, figures=figures, disclosure="shown")
+
+
+def hide_people(figures: Estimate, profile: Profile) -> Estimate:
+    """Without the counts of people, in a profile that withholds those of people who gave no answer, or not this one."""
+    return replace(figures, n=None, n_weighted=None) if hides_everybody(profile) else figures
 
 
 def follow_total(row: CohortRow, exact: Estimate, proportion: CohortRow, people: int, profile: Profile) -> CohortRow:
@@ -121,22 +135,35 @@ def follow_change(row: CohortRow, exact: Estimate, now: CohortRow, before: float
     return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
 
 
-def follow_quantile(row: CohortRow, mean: CohortRow, named: Mapping[str, Outcome], profile: Profile) -> CohortRow:
-    """Shown where its scale's mean is and enough people lie on both sides of it."""
+def follow_quantile(
+    row: CohortRow, level: float, mean: CohortRow, shares: Sequence[CohortRow], profile: Profile
+) -> CohortRow:
+    """Shown where its scale's mean and all of its `shares` are, and enough people lie beyond it and its interval."""
     if hidden := _hide_with(row, mean):
         return hidden
-    own, level, beside = row.figures, named[row.outcome].level or 0.0, mean.figures
-    if (beside.n or 0) * min(level, 1 - level) <= profile.redact_up_to:
-        bare = hide_figure(replace(own, n=beside.n, n_weighted=beside.n_weighted, df=beside.df), TOO_FEW_BEYOND)
-        return replace(row, figures=bare, disclosure="suppressed")
+    own, beside = row.figures, mean.figures
     df = limit_df(own.df or 0, beside.n or 0, profile)
+    withheld = [share for share in shares if share.disclosure != "shown"]
+    few = count_beyond(level, beside.n or 0, df) <= protected_range(profile)[1]
+    if withheld or few:
+        public = replace(own, n=beside.n, n_weighted=beside.n_weighted, df=beside.df)
+        bare = hide_figure(public, TOO_FEW_BEYOND if few else SHARE_WITHHELD)
+        return replace(row, figures=bare, disclosure="suppressed" if few else "complementary")
     bounded = own.ci_low is not None and own.ci_high is not None
     presentation, reason = judge_quantile(bounded, beside.n or 0, df)
     values = [own.estimate, own.ci_low, own.ci_high]
     rounded = [None if value is None else round(value, MEAN_DECIMALS) + 0.0 for value in values]
-    se = None if own.se is None else round_digits(own.se, SE_DIGITS)
-    figures = replace(own, estimate=rounded[0], se=se, df=df, ci_low=rounded[1], ci_high=rounded[2])
+    estimate, low, high = rounded
+    width = None if low is None or high is None or df <= 0 else (high - low) / (2 * t_quantile(df))
+    se = None if width is None else round_digits(settle(width), SE_DIGITS)
+    figures = replace(own, estimate=estimate, se=se, df=df, ci_low=low, ci_high=high)
     return _show(row, beside, replace(figures, presentation=presentation, reason=reason))
+
+
+def count_beyond(level: float, n: int, df: int) -> float:
+    """How many of n people lie beyond the farther bound of a quantile's interval, were they drawn alone."""
+    half = t_quantile(df) * math.sqrt(level * (1 - level) / n) if n and df > 0 else 0.0
+    return n * (min(level, 1 - level) - half)
 
 
 def follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, profile: Profile) -> CohortRow:
@@ -152,16 +179,20 @@ def follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, pro
     n = round_count(own.n, profile)
     weight, df = round_digits((own.n_weighted or 0.0) * n / own.n, WEIGHTED_DIGITS), limit_df(own.df or 0, n, profile)
     public = replace(own, n=n, n_weighted=weight, df=df)
+    if outcome.source != outcome.over.source:
+        public = hide_people(public, profile)  # how many gave both answers tells how few gave one alone
     if own.estimate is None or own.se is None:
         return _show(row, public, replace(own, presentation="suppress", df=df))
-    scales = []
-    for part in parts:
-        cases = exact[part].figures.n_cases
-        scales.append(round_count(cases, profile) / cases if cases else 1.0)
-    scale = scales[0] / scales[1]
+    scale = _scale_sum(exact[parts[0]].figures, profile) / _scale_sum(exact[parts[1]].figures, profile)
     ratio = round_digits(settle(own.estimate * scale), WEIGHTED_DIGITS)
     se = round_digits(settle(own.se * scale * math.sqrt(own.n / n)), SE_DIGITS)
     low, high = round_significant(t_interval(ratio, se, df)) if df > 0 and se > 0 else (None, None)
     presentation, reason = judge_mean(ratio, se, n, df) if se > 0 else (own.presentation, own.reason)
     figures = replace(own, estimate=ratio, se=se, df=df, ci_low=low, ci_high=high)
     return _show(row, public, replace(figures, presentation=presentation, reason=reason))
+
+
+def _scale_sum(figures: Estimate, profile: Profile) -> float:
+    """What rounding does to the cases of a proportion, or to the sum of a mean's scores, as a factor."""
+    whole = figures.n_cases if figures.n_cases is not None else round((figures.estimate or 0.0) * (figures.n or 0))
+    return (round_count(whole, profile) / whole if whole > 0 else 1.0) or 1.0

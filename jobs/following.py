@@ -5,11 +5,18 @@ from dataclasses import replace
 
 from expectations.outcomes import Outcome
 from jobs.attack import protect_release
-from jobs.bounding import mark_bounding
-from jobs.disclosure import Release, hide_figure
+from jobs.bounding import find_bounding, mark_bounding
+from jobs.disclosure import TRAIT_SUFFIX, Release, hide_figure
 from jobs.disclosure_profiles import OPENSAFELY, Profile
 from jobs.estimates import sort_rows
-from jobs.followers import follow_change, follow_quantile, follow_ratio, follow_standardised, follow_total
+from jobs.followers import (
+    follow_change,
+    follow_quantile,
+    follow_ratio,
+    follow_standardised,
+    follow_total,
+    hide_people,
+)
 from jobs.standardised import Groups
 from jobs.standardised_disclosure import find_untold
 from jobs.survey import CellKey, CohortRow
@@ -29,14 +36,19 @@ def protect_kinds(
     and proportions are compared with; `groups` the cells that standardised figures are made of.
     """
     named = {outcome.name: outcome for outcome in outcomes}
-    base = mark_bounding([row for row in rows if row.figures.kind in ("mean", "proportion")], outcomes, profile)
+    base = [row for row in rows if row.figures.kind in ("mean", "proportion")]
     exact = {row.place: row for row in base}
     shown = {row.place: row for row in protect_release(base, profile, earlier)}
+    if bounding := find_bounding(base, list(shown.values()), outcomes, profile):
+        again = [row for row in base if row.outcome in {outcome for *_, outcome in bounding}]
+        shown |= {row.place: row for row in protect_release(mark_bounding(again, bounding), profile, earlier)}
     cells = exact | {row.place: row for row in groups.unpublished} if groups else exact
     untold = find_untold(rows, cells, shown, groups, profile, earlier) if groups else frozenset()
     public = []
     for row in rows:
         key = row.place
+        if row.outcome.endswith(TRAIT_SUFFIX):
+            shown[key] = replace(shown[key], figures=hide_people(shown[key].figures, profile))
         if row.figures.kind in ("mean", "proportion"):
             public.append(shown[key])
         elif row.figures.kind == "total":
@@ -50,7 +62,11 @@ def protect_kinds(
         elif row.figures.kind == "change":
             public.append(follow_change(row, exact[key].figures, shown[key], before.get(key), profile))
         elif row.figures.kind == "quantile":
-            public.append(follow_quantile(row, shown[(*key[:2], named[row.outcome].source)], named, profile))
+            quantile = named[row.outcome]
+            beside = [o.name for o in outcomes if o.kind == "proportion" and o.source == quantile.source]
+            cuts = [shown[(*key[:2], name)] for name in beside]
+            mean = shown[(*key[:2], quantile.source)]
+            public.append(follow_quantile(row, quantile.level or 0.0, mean, cuts, profile))
         else:
             public.append(follow_ratio(row, named[row.outcome], exact, shown, profile))
     # Cells that few people have emptied since an earlier release stand there, too, as if they were not empty.
@@ -68,7 +84,7 @@ def _carry_followers(
     beside: dict[tuple[tuple[str, ...], str], dict[tuple[str, str], CohortRow]] = {}
     for row in rows:
         if row.figures.kind not in ("mean", "proportion"):
-            for base in find_bases(named[row.outcome]):
+            for base in named[row.outcome].base_names():
                 beside.setdefault((row.breakdown, base), {}).setdefault((row.outcome, row.figures.kind), row)
     carried = {}
     for cell in emptied:
@@ -76,10 +92,3 @@ def _carry_followers(
             bare = replace(hide_figure(like.figures, cell.figures.reason), n=None, n_weighted=None, df=None)
             carried[cell.cell, outcome, kind] = replace(like, cell=cell.cell, figures=bare, disclosure=cell.disclosure)
     return list(carried.values())
-
-
-def find_bases(outcome: Outcome) -> tuple[str, ...]:
-    """The means and proportions that an outcome's figures are made of or stand beside."""
-    if outcome.kind == "quantile":
-        return (outcome.source,)
-    return outcome.part_names() if outcome.kind == "ratio" else (outcome.name,)

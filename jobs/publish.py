@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
-from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_parts
+from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_fates
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import (
@@ -27,7 +27,7 @@ from jobs.lake import (
 from jobs.promotions import list_promotions
 from jobs.provenance import hash_code, list_files
 from jobs.release_calendar import check_calendar
-from jobs.releases import audit_night, check_exposed, digest_release, find_sign_off
+from jobs.releases import audit_release, check_exposed, digest_release, find_sign_off
 
 NEEDED = ORDER[:-1]
 FILES = "files.csv"  # the public zone's published files, for tools that do not read the catalog
@@ -50,7 +50,7 @@ def run(job: Job) -> StageRecord:
     manifest["release"] = decision.to_json()
     if decision.public:
         manifest["release"] |= describe_release(job, records)
-        check_exposed(audit_night(job.night, job.book))
+        check_exposed(audit_release(job.lake, manifest, job.book, job.night.scratch("audit")))
     else:
         job.log.info(f"release: internal, next possible on {decision.next_possible}", why=decision.why)
     job.lake.check_lease()
@@ -181,7 +181,7 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     # Nights of before the codebook could choose have the default.
     profile = PROFILES[(manifest.get("release") or {}).get("profile", OPENSAFELY.name)]
     counts = {name: count for name, count in manifest["rows"].items() if name != "profiles"}
-    rows = redact_parts("delivered", counts, profile)  # as many profiles as features
+    rows = redact_fates(counts, profile)  # as many profiles as features
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],

@@ -38,7 +38,8 @@ def read_rows(files: Sequence[Path]) -> list[CohortRow]:
             breakdown = tuple(name for name in record["breakdown"].split("*") if name != "all")
             figures = Estimate(**{field.name: record.get(field.name) for field in fields(Estimate)})
             cell = tuple(record[name] for name in breakdown)
-            rows.append(CohortRow(breakdown, cell, record["outcome"], figures, record["disclosure"]))
+            since = record.get("since")
+            rows.append(CohortRow(breakdown, cell, record["outcome"], figures, record["disclosure"], since))
     return rows
 
 
@@ -81,21 +82,14 @@ def _read_release(
     return Release(manifest["run_date"], read_labelled(files["cohorts"], files["suppressions"]), moves)
 
 
-def audit_night(night: Night, book: Codebook) -> list[Exposure]:
-    """What tonight's public table exposes, alone and beside the earlier releases."""
-    rows = read_labelled(night.paths("aggregate", "cohorts"), night.paths("aggregate", "suppressions"))
-    profiles = night.paths("score", "profiles")
-    earlier = read_earlier(night.lake, night.token, book, profiles, night.scratch("audit"))
-    return find_exposed(Release(night.run_date.isoformat(), rows), earlier, PROFILES[book.disclosure.profile])
-
-
-def audit_published(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scratch: Path) -> list[Exposure]:
-    """The same for a night that is published."""
-    tables = ("cohorts", "suppressions", "profiles")
-    cohorts, hidden, profiles = (find_files(lake.root, manifest, table) for table in tables)
+def audit_release(lake: Lake, manifest: Mapping[str, Any], book: Codebook, scratch: Path) -> list[Exposure]:
+    """What the public table of a manifest, published or about to be, exposes, alone and beside the earlier releases."""
+    cohorts, hidden, profiles = (
+        find_files(lake.root, manifest, table) for table in ("cohorts", "suppressions", "profiles")
+    )
     earlier = read_earlier(lake, manifest["token"], book, profiles, scratch)
     tonight = Release(manifest["run_date"], read_labelled(cohorts, hidden))
-    return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile])
+    return find_exposed(tonight, earlier, PROFILES[book.disclosure.profile], book.parsed_outcomes())
 
 
 def check_exposed(exposed: Sequence[Exposure]) -> None:

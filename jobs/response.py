@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.disclosure import WEIGHTED_DIGITS, round_digits
-from jobs.disclosure_profiles import OPENSAFELY, Profile, redact_count, round_count
+from jobs.disclosure_profiles import OPENSAFELY, Profile, hides_everybody, redact_count, round_count
 from jobs.nonresponse import Classes, response_rates
 
 DECIMALS = 3
@@ -39,9 +39,14 @@ def rate_response(
 def _make_row(
     profile: Profile, stage: str, reason: str | None, part: int, whole: int, weighted: float | None = None
 ) -> dict[str, Any]:
-    """A rate of two rounded counts; none where either is redacted."""
+    """A rate of two rounded counts; none where either is redacted.
+
+    Where the whole is withheld, a part is told of those who answered alone: the response is the whole's.
+    """
     shown, of = redact_count(part, profile), redact_count(whole, profile)
-    known = shown is not None and of is not None
+    if hides_everybody(profile):
+        of, shown = None, shown if stage == "answered" else None
+    known = shown is not None and (of is not None or hides_everybody(profile))
     return {
         "stage": stage,
         "reason": reason,

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from expectations.outcomes import Outcome
 from jobs.disclosure import TOO_FEW, TOO_FEW_CASES, UNIFORM, protect_rows
-from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count, redact_parts, round_count
+from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_count, redact_fates, redact_parts, round_count
+from jobs.following import protect_kinds
+from jobs.nonresponse import Class
 from jobs.presentation import korn_graubard
+from jobs.response import rate_response
 from jobs.sums import Audit, Line
 from jobs.survey import CohortRow, Estimate
 from tests.jobs.recover import find_recoverable
@@ -300,3 +304,21 @@ def test_parts_of_a_sum_do_not_stand_alone():
     assert set(redact_parts("whole", few, PROFILES["acro"]).values()) == {12, None}
     alone = {"whole": 9, "twice": 9}
     assert set(redact_parts("whole", alone, PROFILES["acro"]).values()) == {None}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_nobody_learns_exactly_how_few_gave_no_answer(name):
+    """Two of 503 people gave no answer to a scale: the figures are those of other numbers, too. All have a trait."""
+    profile = PROFILES[name]
+    outcomes = [Outcome("phq9_total", "mean", "phq9_total"), Outcome("distress_mean", "mean", "distress", latent=True)]
+
+    def publish(people: int, answers: int) -> tuple:
+        rows = rate_response({"s": Class(people, 5e4, 0, 0.0)}, {"phq9": answers}, people, profile)
+        fates = redact_fates({"delivered": people + 40, "quarantined": 40, "features": people}, profile)
+        cells = [row(people, outcome="distress_mean", weight=100.0), row(answers, outcome="phq9_total", weight=100.0)]
+        return rows, fates, [one.figures.n for one in protect_kinds(cells, outcomes, {}, profile)]
+
+    told = publish(503, 501)
+    pairs = [(n + silent, n) for n in range(496, 507) for silent in range(12)]
+    silent = [people - answers for people, answers in pairs if publish(people, answers) == told]
+    assert max(silent) - min(silent) >= profile.least_width

@@ -105,6 +105,18 @@ def test_a_mean_that_bounds_a_withheld_share_goes_with_it():
     assert publish(0.21, 2)["a_total"].disclosure == publish(0.19, 20)["a_total"].disclosure == "shown"
 
 
+def test_a_mean_near_the_ceiling_bounds_the_few_below_a_cut():
+    """With 14.81 on average of at most 15, no more than 5 of 60 can have 12 or less."""
+    cut = Outcome("a_ge13", "proportion", "a_total", ">=", 13, span=(0.0, 15.0))
+
+    def publish(mean: float, cases: int) -> str | None:
+        share, score = make_figures("proportion", 60, cases), replace(make_figures("mean", 60, cases), estimate=mean)
+        rows = [CohortRow((), (), "a_ge13", share), CohortRow((), (), "a_total", replace(score, se=0.01))]
+        return protect_kinds(rows, [cut, MEAN], {})[1].figures.reason
+
+    assert (publish(14.85, 58), publish(14.75, 58), publish(14.85, 40)) == (BOUNDING, None, None)
+
+
 def test_an_emptied_cell_has_the_rows_of_the_others():
     full = {"men": (203, 60), "women": (198, 61), "others": (5, 2)}
     then = protect_kinds(make_rows(full), OUTCOMES, BEFORE)
