@@ -97,7 +97,7 @@ def run(job: Job) -> StageRecord:
         releases = read_earlier(job.lake, night.token, job.book, files, scratch)
         public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
         hidden_rows, public = list_hidden(public), merge_labels(public)
-        shares = _describe(imputed, public, job.book, trained["series"]) if imputed else []
+        shares = _describe(imputed, public, rows, job.book, trained["series"]) if imputed else []
         suppressions = suppressions_columns(job.book)
         written |= {
             "suppressions": _write(hidden_rows, job.book, suppressions, scratch / "suppressions", series),
@@ -156,8 +156,10 @@ def _compare_nights(
     return changes
 
 
-def _describe(imputed: Imputed, public: Sequence[CohortRow], book: Codebook, series: str) -> list[dict[str, Any]]:
-    shares = describe_distributions(imputed.sums, imputed.conditioning, book.breakdowns, imputed.traits, public)
+def _describe(
+    imputed: Imputed, public: Sequence[CohortRow], rows: Sequence[CohortRow], book: Codebook, series: str
+) -> list[dict[str, Any]]:
+    shares = describe_distributions(imputed.sums, imputed.conditioning, book.breakdowns, imputed.traits, public, rows)
     empty = dict.fromkeys((cohort.key for cohort in book.cohorts), None)
     return [{**empty, **share, "model_series": series} for share in shares]
 

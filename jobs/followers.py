@@ -125,7 +125,7 @@ def follow_change(row: CohortRow, exact: Estimate, now: CohortRow, before: float
     if before is None or own.se is None or beside.estimate is None:
         reason = own.reason if before is not None else NOT_SHOWN_BEFORE
         return _show(row, beside, replace(own, presentation="suppress", reason=reason, df=beside.df))
-    decimals = MEAN_DECIMALS if beside.kind == "mean" else 3
+    decimals = MEAN_DECIMALS if beside.kind == "mean" else profile.proportion_decimals
     change = round(beside.estimate - before, decimals) + 0.0
     se = round_digits(settle(own.se * scale_error(exact, profile)), SE_DIGITS)
     df = limit_df(own.df or 0, beside.n or 0, profile)

@@ -64,7 +64,8 @@ def find_told(
                 yield base, BESIDE
         if _is_too_fine(row):
             yield row, TOO_FINE
-        if not _has_own_interval(f, 3 if (row.place, "proportion") in figures else MEAN_DECIMALS):
+        decimals = profile.proportion_decimals if (row.place, "proportion") in figures else MEAN_DECIMALS
+        if not _has_own_interval(f, decimals):
             yield row, OTHER_BOUNDS
         if f.kind == "change" and row.since and not _is_difference(row, figures, before):
             yield row, APART

@@ -279,17 +279,20 @@ def explanations_columns() -> list[ColumnSpec]:
 def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     """A row is one estimate: an outcome in one cell of a breakdown."""
     rounding = "" if internal else "; rounded for disclosure control"
+    kept = "" if internal else ", null where it would tell how few gave no answer"
     unit, profiles, design = "as the estimate", "profiles", "profiles, design"
     columns = [
         ColumnSpec("breakdown", "string", "Cohorts that define the cell, joined by *; all = everybody", nullable=False),
         *cohort_columns(book),
         ColumnSpec("outcome", "string", "What is estimated", "", "the codebook's outcomes", False),
         ColumnSpec("kind", "string", "Kind of figure: an outcome may have several", nullable=False, categories=KINDS),
-        ColumnSpec("n", "bigint", "People in the cell with an answer" + rounding, "people", profiles, rule="count"),
+        ColumnSpec(
+            "n", "bigint", "People in the cell with an answer" + rounding + kept, "people", profiles, rule="count"
+        ),
         ColumnSpec(
             "n_weighted",
             "double",
-            "Sum of their weights" + rounding,
+            "Sum of their weights" + rounding + kept,
             "people represented",
             profiles,
             rule="sum of weight",
@@ -412,7 +415,10 @@ def sums_columns(book: Codebook) -> list[ColumnSpec]:
 
 
 def quality_columns() -> list[ColumnSpec]:
-    """What came in and where it went, and who answered, rounded as the cohorts are."""
+    """What came in and where it went, and who answered, rounded as the cohorts are.
+
+    A profile that does not round withholds what would tell how few gave no answer.
+    """
     return [
         ColumnSpec("stage", "string", "What became of the rows, or who answered", nullable=False, categories=STAGES),
         ColumnSpec(

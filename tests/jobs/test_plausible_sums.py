@@ -89,7 +89,7 @@ def test_bins_are_open_at_both_ends_and_closed_below():
 def test_shares_are_told_of_large_cells_that_are_shown(made, sums):
     rows = [replace(row, disclosure="shown") for row in estimate(made, sums)]
     small = [shrink(row, 95) if row.cell == (COHORTS[1],) else row for row in rows]
-    told = describe_distributions(sums, made[2].imputer.conditioning, BREAKDOWNS, ["trait"], small)
+    told = describe_distributions(sums, made[2].imputer.conditioning, BREAKDOWNS, ["trait"], small, small)
     assert {(row["breakdown"], row.get("cohort")) for row in told} == {("all", None), *(("cohort", c) for c in COHORTS)}
     shown, hidden = ([row for row in told if row.get("cohort") == name] for name in COHORTS)
     assert sum(row["share"] for row in shown) == pytest.approx(1, abs=0.05)
