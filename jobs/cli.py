@@ -1,7 +1,8 @@
 """The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `query`, `demo` and `doctor`.
 
 Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
-5 another run holds the lake, 6 a release waits to be signed off, 7 public tables give protected figures away.
+5 another run holds the lake, 6 a release waits to be signed off, 7 public tables give protected figures away. Of
+`status`: 10 the last night is late, 11 it failed, 12 it drifted.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 import structlog
 
 from expectations.codebook import Codebook, find_codebook, read_codebook
+from jobs.attempts import note_attempt
 from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
@@ -106,6 +108,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--run-date", type=_read_date, required=True, metavar="YYYY-MM-DD", help="when it is delivered")
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the extract")
     demo.set_defaults(run=run_demo)
+    status = commands.add_parser("status", parents=[lake], help="how the last nights went, and what is at work")
+    status.add_argument("--expect", type=_read_date, metavar="YYYY-MM-DD", help="late where it is not published")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=run_status)
     doctor = commands.add_parser("doctor", help="check that this machine has what a night needs")
     doctor.add_argument("--lake", type=Path, metavar="DIR")
     doctor.set_defaults(run=run_doctor)
@@ -133,13 +139,15 @@ def _describe(stage: str) -> str:
 
 
 def run_stages(arguments: argparse.Namespace) -> int:
-    book, digest = read_codebook(arguments.codebook)
     lake = Lake(arguments.lake)
     if getattr(arguments, "check", False):
-        return _check_training(lake, arguments.run_date, book)
-    with lake.hold():
-        for stage in arguments.stages:
-            run_stage(stage, lake, book, digest, arguments)
+        return _check_training(lake, arguments.run_date, read_codebook(arguments.codebook)[0])
+    with note_attempt(lake, arguments.run_date, arguments.stages[0]) as note:
+        book, digest = read_codebook(arguments.codebook)
+        with lake.hold():
+            for stage in arguments.stages:
+                note.begin(stage)
+                run_stage(stage, lake, book, digest, arguments)
     return DONE
 
 
@@ -288,6 +296,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
             counts = write_demo(spark, arguments.out, arguments.people, arguments.seed, run_date=arguments.run_date)
     structlog.get_logger().info("demo written", folder=str(arguments.out), **counts)
     return DONE
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    from jobs.status import print_status, read_status
+
+    return print_status(read_status(Lake(arguments.lake)), arguments.expect, arguments.json)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from expectations.errors import ContractBroken, TooMuchQuarantined
 from model.errors import ModelError
 
 DONE, FAULT, USAGE, CONTRACT_BROKEN, TOO_MUCH_QUARANTINED, LAKE_HELD, NOT_SIGNED_OFF, EXPOSED = range(8)
+LATE, FAILED, DRIFTED = range(10, 13)  # what `mindcensus status` says of the last night
 
 MACHINE_FAULTS = {
     errno.ENOSPC: "the disk is full: free some space and run the stage again",

@@ -245,10 +245,11 @@ def list_lake(lake: Path) -> dict[str, tuple[int, int]]:
     """Inode and size of every data file, manifest and report: what no later run may touch."""
     kept = (".parquet", ".json", ".html")
     chosen = [path for path in lake.rglob("*") if path.suffix in kept and "latest" not in path.name]
+    remade = ("dictionary", "public/runs", "promotions.json", "restricted/attempts", "nights.html")
     return {
-        str(path.relative_to(lake)): (path.stat().st_ino, path.stat().st_size)
+        name: (path.stat().st_ino, path.stat().st_size)
         for path in chosen
-        if "dictionary" not in path.name and "public/runs" not in str(path) and path.name != "promotions.json"
+        if not any(part in (name := str(path.relative_to(lake))) for part in remade)
     }
 
 
