@@ -27,6 +27,7 @@ from jobs.attempts import note_attempt
 from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
+from jobs.lineage import tell_lineage
 from jobs.profiling import profile_stage
 from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
@@ -177,8 +178,8 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
         folder = lake.restricted / "profiling" / f"run_date={night.run_date.isoformat()}" / f"{night.token:08d}"
         watch = profile_stage(folder, stage)
     try:
-        with watch:
-            made = run(job)
+        with watch, tell_lineage(job, stage) as outcome:
+            made = outcome.record = run(job)
         record = replace(made, seconds=round(time.monotonic() - start, 3))
         if stage == "validate":
             lake.keep_codebook(find_codebook(arguments.codebook), digest)
