@@ -19,6 +19,7 @@ from airflow.sdk import (
 from alerts import tell_late
 from deliveries import DeliverySensor
 from lake_tasks import CODEBOOK, COHORTS, DEFAULTS, LAKE, PROFILES, RETRAIN_DUE, night_date
+from night_metrics import tell_metrics
 from night_tasks import SparkStageOperator, StageOperator, call_command
 
 if TYPE_CHECKING:
@@ -160,7 +161,11 @@ def population_nightly() -> None:
     aggregate = SparkStageOperator(task_id="aggregate", stage="aggregate", arguments=ARGUMENTS)
     report = StageOperator(task_id="report", stage="report", arguments=ARGUMENTS)
     publish = StageOperator(
-        task_id="publish", stage="publish", arguments=[*ARGUMENTS, REASON], outlets=[PROFILES, COHORTS]
+        task_id="publish",
+        stage="publish",
+        arguments=[*ARGUMENTS, REASON],
+        outlets=[PROFILES, COHORTS],
+        post_execute=tell_metrics,
     )
 
     wait_for_extract >> validate >> preprocess >> decided >> [train, keep_model, postpone] >> score
