@@ -29,6 +29,7 @@ from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
 from jobs.lineage import tell_lineage
 from jobs.profiling import profile_stage
+from jobs.progress import watch_progress
 from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
 from jobs.supervised import end_with_supervisor
@@ -170,6 +171,8 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
         reason=getattr(arguments, "reason", None),
         rescore=getattr(arguments, "rescore", False),
     )
+    # Whatever is logged on the way carries them, too.
+    structlog.contextvars.bind_contextvars(stage=stage, run_date=str(night.run_date), token=night.token)
     log = structlog.get_logger().bind(stage=stage, run_date=str(night.run_date), token=night.token)
     log.info("stage started")
     start = time.monotonic()
@@ -178,7 +181,7 @@ def run_stage(stage: str, lake: Lake, book: Codebook, digest: str, arguments: ar
         folder = lake.restricted / "profiling" / f"run_date={night.run_date.isoformat()}" / f"{night.token:08d}"
         watch = profile_stage(folder, stage)
     try:
-        with watch, tell_lineage(job, stage) as outcome:
+        with watch, watch_progress(log), tell_lineage(job, stage) as outcome:
             made = outcome.record = run(job)
         record = replace(made, seconds=round(time.monotonic() - start, 3))
         if stage == "validate":

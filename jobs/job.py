@@ -12,6 +12,7 @@ from pyspark.logger import PySparkLogger
 
 from expectations.codebook import Codebook
 from jobs.lake import Lake, Night
+from jobs.progress import hear_model
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def configure_logs() -> None:
         PySparkLogger.getLogger(name).disabled = True
     # So does Great Expectations where an expectation cannot be judged.
     logging.getLogger("great_expectations").setLevel(logging.CRITICAL + 1)
+    hear_model()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from jobs.lake import Lake
 from jobs.machine import measure_machine
 from jobs.profiling import note_spark
+from jobs.progress import show_spark
 
 # For small tables; `validate` takes more for a large extract.
 SHUFFLE_PARTITIONS = 8
@@ -78,7 +79,8 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel(LOG_LEVEL)
     try:
-        yield session
+        with show_spark(session.sparkContext):
+            yield session
         with suppress(Exception):  # what it asks of the JVM is told for information alone
             note_spark(session)
     finally:

@@ -13,6 +13,7 @@ from torch import Tensor, optim
 from model.arithmetic import make_generator, on_device
 from model.errors import ModelError
 from model.network import ProfileNetwork
+from model.progress import Progress
 from model.spec import MISSING
 
 PEOPLE = 512  # simulated for each step
@@ -39,7 +40,9 @@ def _settle(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) ->
         parameter.requires_grad_(True)
     averaged = [parameter.detach().clone() for parameter in encoder]
     optimizer = optim.Adam(encoder, lr=RATE, fused=True)
+    heard = Progress("settling the encoder", steps)
     for step in range(steps):
+        heard.tell(step)
         for group in optimizer.param_groups:
             group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
         latents, categories = simulate_people(network, patterns, PEOPLE, generator)

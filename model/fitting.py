@@ -21,6 +21,7 @@ from model.feed import Batch, TrainingFeed, count_largest_shard, training_batche
 from model.inputs import HELD_OUT_FOLD, Inputs
 from model.network import ProfileNetwork
 from model.plain import PlainNetwork
+from model.progress import Progress
 from model.ranks import Ranks
 from model.spec import FeatureSpec
 from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
@@ -166,6 +167,7 @@ def _fit(network: Network, task: Task, cells: HiddenCells, folder: Path, progres
     done = history[-1].epoch if history else 0
     names = [str(path) for path in task.paths]
     size, shard = task.batch_size, task.ranks.shard
+    heard = Progress(f"training, {network.latents} latents", task.epochs * task.batches)
     with (
         training_batches(
             names, task.columns, batch_size=size, seed=settings.seed, shard=shard, first_epoch=done
@@ -180,7 +182,7 @@ def _fit(network: Network, task: Task, cells: HiddenCells, folder: Path, progres
         ) as bar,
     ):
         while not is_done(history, task.epochs):
-            training_bound = _run_epoch(network, averaged, optimizer, feed, task, done)
+            training_bound = _run_epoch(network, averaged, optimizer, feed, task, done, heard)
             done += 1
             bar.update()
             if not task.looks(done):
@@ -213,12 +215,14 @@ def _run_epoch(
     feed: TrainingFeed,
     task: Task,
     epoch: int,
+    heard: Progress,
 ) -> float:
     """One pass over the training people; returns their mean bound. `epoch` counts from 0."""
     generator = make_generator((task.settings.seed * 1_000_003 + epoch) * task.settings.ranks + task.rank)
     total, people = 0.0, 0
     for number, batch in enumerate(task.ranks.pad(feed, task.batches)):
         done = (epoch + number / task.batches) / task.epochs
+        heard.tell(epoch * task.batches + number, epoch=epoch + 1)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * find_rate(done)
         loss, count = take_step(network, optimizer, batch, task, generator)
