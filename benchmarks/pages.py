@@ -45,6 +45,7 @@ WAKE = """(async () => {
 })()"""
 STEP = """(async () => {
   const plot = [...document.querySelectorAll('.plot')].find((plot) => plot.offsetParent);
+  if (!plot) return [];
   plot.focus();
   const told = plot.parentElement.querySelector('.told');
   const heard = [];

@@ -24,6 +24,7 @@ from jobs.lake import (
     list_public,
     write_atomically,
 )
+from jobs.night_page import write_night_page
 from jobs.promotions import list_promotions
 from jobs.provenance import hash_code, list_files
 from jobs.release_calendar import check_calendar
@@ -167,6 +168,7 @@ def _write_views(job: Job, manifests: Sequence[dict[str, Any]]) -> None:
     _open_public(job.lake)
     write_catalog(job.lake.restricted, manifests)
     write_catalog(job.lake.public, released)
+    write_night_page(job.lake)
     write_atomically(job.lake.public / FILES, list_files(released, PUBLIC_TABLES), 0o644)
     if released[-1]["run_date"] == job.run_date.isoformat():
         write_dictionary(job.lake.public, job.book)
