@@ -97,8 +97,10 @@ def list_datasets(job: Job, stage: str, record: StageRecord) -> tuple[list[Datas
         columns = tuple(sorted(job.book.column_types().items()))
         extract = [Dataset(str(job.extract.resolve()), None, columns)] if job.extract else []
         return extract, _describe_tables(job, [record])
-    read = [job.night.read(name) for name in ORDER if name in record.inputs]
-    return _describe_tables(job, read, READS[stage]), _describe_tables(job, [record])
+    inputs = _describe_tables(job, [job.night.read(name) for name in ORDER if name in record.inputs], READS[stage])
+    if record.counts.get("kept"):  # profiles of the night before
+        inputs.append(Dataset(str(job.lake.restricted / "profiles"), None))
+    return inputs, _describe_tables(job, [record])
 
 
 def round_rows(rows: int) -> int | None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -119,3 +120,10 @@ def test_over_otlp(tmp_path):
 def test_what_goes_wrong_fails_no_task(monkeypatch):
     monkeypatch.setattr(night_metrics, "COMMAND", "/nowhere/mindcensus")
     tell_metrics({"params": {"lake": "/data/lake"}})
+
+
+def test_every_metric_is_documented():
+    page = (PROJECT / "docs" / "operations.md").read_text()
+    for name in EXPECTED:
+        name = re.sub(r"stage\.\w+\.", "stage.<stage>.", name)
+        assert f"`mindcensus.{name}`" in page or f"`.{name.removeprefix('rows.')}`" in page, name
