@@ -85,6 +85,10 @@ class Codebook(Part):
         low, high = (float(sum(item[end] for item in levels) * scale.multiply) for end in (0, -1))
         return low, high
 
+    def uses_psus(self) -> bool:
+        """Whether any variance is made of strata and PSUs: beside replicate weights those of traits alone are."""
+        return not self.design.replicates or any(outcome.latent for outcome in self.parsed_outcomes())
+
     def replicate_columns(self) -> tuple[str, ...]:
         return self.design.replicates.names if self.design.replicates else ()
 
@@ -93,7 +97,8 @@ class Codebook(Part):
         types: dict[str, ColumnType] = {self.person_id: "text"}
         if self.answered_at:
             types[self.answered_at] = "time"
-        types |= {self.design.weight: "number", self.design.stratum: "text", self.design.psu: "text"}
+        types[self.design.weight] = "number"
+        types |= {name: "text" for name in (self.design.stratum, self.design.psu) if name}
         if self.design.fpc:
             types[self.design.fpc] = "number"
         types |= dict.fromkeys(self.replicate_columns(), "number")

@@ -122,6 +122,8 @@ def _find_wrong_outcomes(book: "Codebook") -> Iterator[str]:
         except ValueError as error:
             yield f"outcomes: {error}"
             continue
+        if outcome.latent and book.design.psu is None:
+            yield f"outcomes: {name} needs `stratum` and `psu` in `design`: replicate weights are not used for traits"
         if outcome.over:
             # What may be told of a ratio is judged by what may be told of its parts.
             for part in outcome.part_names():
@@ -133,8 +135,8 @@ def _find_wrong_outcomes(book: "Codebook") -> Iterator[str]:
 
 def _find_column_clashes(book: "Codebook") -> Iterator[str]:
     """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
-    single = [book.person_id, book.design.weight, book.design.stratum, book.design.psu, *(i.column for i in book.items)]
-    single += [*(name for name in (book.answered_at, book.design.fpc) if name), *book.replicate_columns()]
+    single = [book.person_id, book.design.weight, *(i.column for i in book.items), *book.replicate_columns()]
+    single += [name for name in (book.answered_at, book.design.stratum, book.design.psu, book.design.fpc) if name]
     for name in _repeated(single):
         yield (
             f"column {name}: one column cannot be two of id, date, weight, replicate weights, stratum, PSU, fpc, "

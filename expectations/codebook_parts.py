@@ -86,17 +86,33 @@ class Replicates(Part):
 class Design(Part):
     """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU.
 
-    `replicates`, where there are any, give the variance of all figures but traits' means. `fpc` is a column with the
-    population's PSUs of the stratum, or the share of them that was sampled (up to 1).
+    `replicates`, where there are any, give the variance of all figures but traits' means: beside them stratum and PSU
+    may be left out. `fpc` is a column with the population's PSUs of the stratum, or the share of them that was sampled
+    (up to 1).
     """
 
     weight: Column
-    stratum: Column
-    psu: Column
+    stratum: Column | None = None
+    psu: Column | None = None
     fpc: Column | None = None
     replicates: Replicates | None = None
     nest: bool = False
     lonely_psu: Literal["fail", "adjust", "certainty", "remove", "average"] = "fail"
+
+    @model_validator(mode="after")
+    def check_psus(self) -> Self:
+        if (self.stratum is None) != (self.psu is None):
+            raise ValueError("`stratum` and `psu` are needed together")
+        if self.stratum is None and not self.replicates:
+            raise ValueError("without `replicates` the design needs `stratum` and `psu`")
+        if self.stratum is None and (self.nest or self.fpc):
+            raise ValueError("`nest` and `fpc` need `stratum` and `psu`")
+        return self
+
+    @property
+    def psus_have_home(self) -> bool:
+        """Whether a PSU's label tells its stratum."""
+        return self.stratum is not None and not self.nest
 
 
 class Item(Part):

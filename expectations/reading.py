@@ -24,12 +24,12 @@ def prepare_rows(delivered: DataFrame, book: Codebook) -> DataFrame:
             marked = marked.withColumn(helper(rule.name), F.expr(f"NOT NOT ({rule.sql})"))
     except AnalysisException as error:
         raise ContractBroken(f"codebook {book.codebook}: rules: {rule.name}: {_first_line(error)}") from None
-    if not book.design.nest:
+    if book.design.psus_have_home:
         marked = _add_home_stratum(marked, _mark_eligible(delivered, book), book)
     own = ["person_id", "source_file", "malformed", "unmatched", "eligible"]
     raw = [name + RAW for name in book.column_types() if name != book.person_id]
     answered_at = [book.answered_at] if book.answered_at else []
-    home = [] if book.design.nest else [HOME_STRATUM]
+    home = [HOME_STRATUM] if book.design.psus_have_home else []
     return marked.select(*own, *raw, *answered_at, *[helper(rule.name) for rule in book.rules], *home)
 
 
@@ -67,6 +67,7 @@ def _add_home_stratum(frame: DataFrame, rows: DataFrame, book: Codebook) -> Data
     `rows` are those of `frame` once more: counted apart, no id need be read for them.
     """
     psu, stratum = book.design.psu, book.design.stratum
+    assert psu and stratum
     # Filtered afterwards: a filter before would be computed from the delivered text, once more for each condition.
     counts = rows.groupBy(psu, stratum).agg(F.count_if("eligible").alias("rows"))
     counts = counts.where((F.col("rows") > 0) & F.col(psu).isNotNull() & F.col(stratum).isNotNull())

@@ -99,12 +99,13 @@ def _rule_design(book: Codebook) -> Iterator[Rule]:
     if design.replicates:
         meaning = "every replicate weight is a finite number, not negative"
         yield Rule(REPLICATES, "true", helper(REPLICATES), meaning)
-    yield Rule(f"{design.stratum}_missing", "present", design.stratum, "the row has a stratum")
-    yield Rule(f"{design.psu}_missing", "present", design.psu, "the row has a PSU")
+    if design.stratum and design.psu:
+        yield Rule(f"{design.stratum}_missing", "present", design.stratum, "the row has a stratum")
+        yield Rule(f"{design.psu}_missing", "present", design.psu, "the row has a PSU")
     if design.fpc:
         yield Rule(f"{design.fpc}_missing", "present", design.fpc + RAW, "the row has a population of PSUs")
         yield _rule_number(design.fpc)
-    if not design.nest:
+    if design.stratum and design.psus_have_home:
         meaning = "the row's stratum is the one in which most rows of its PSU lie"
         yield Rule(f"{design.psu}_in_one_stratum", "equal", design.stratum, meaning, other=HOME_STRATUM)
 

@@ -113,22 +113,23 @@ def build_extract_suite(book: Codebook, past: Past | None) -> ExpectationSuite:
 
 def build_summary_suite(book: Codebook) -> ExpectationSuite:
     """Drift of each item's answers and the PSUs of each stratum; for one-row-a-subject summaries."""
-    lonely = FailureSeverity.CRITICAL if book.design.lonely_psu == "fail" else FailureSeverity.INFO
-    return ExpectationSuite(
-        name=f"{book.codebook} summary",
-        expectations=[
-            gxe.ExpectColumnValuesToBeBetween(
-                column="answer_share_shift",
-                max_value=book.drift.answer_share,
-                meta={"rule": "answer_shares"},
-                notes="total variation between an item's answers and those of the last accepted extract",
-                severity=FailureSeverity.INFO,
-            ),
+    expectations = [
+        gxe.ExpectColumnValuesToBeBetween(
+            column="answer_share_shift",
+            max_value=book.drift.answer_share,
+            meta={"rule": "answer_shares"},
+            notes="total variation between an item's answers and those of the last accepted extract",
+            severity=FailureSeverity.INFO,
+        )
+    ]
+    if book.uses_psus():
+        lonely = FailureSeverity.CRITICAL if book.design.lonely_psu == "fail" else FailureSeverity.INFO
+        expectations.append(
             gxe.ExpectColumnValuesToBeBetween(
                 column="psus_in_stratum", min_value=2, meta={"rule": "lonely_psu"}, severity=lonely
-            ),
-        ],
-    )
+            )
+        )
+    return ExpectationSuite(name=f"{book.codebook} summary", expectations=expectations)
 
 
 def run_suites(batches: Sequence[tuple[DataFrame, ExpectationSuite]], docs: Path) -> list[Verdict]:

@@ -12,26 +12,31 @@ from pyspark.sql import functions as F
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
 from expectations.rules import HOME_STRATUM
+from jobs.nonresponse import WHOLE
 
 HIGHEST = "highest_fpc"
 
 
 def find_design(judged: DataFrame, book: Codebook) -> DataFrame:
     """The strata and PSUs of the whole sample: ineligible rows and rows with a bad answer define it too."""
-    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
+    stratum, psu = name_stratum(book), name_psu(book)
     sound = stratum.isNotNull() & psu.isNotNull() & ~F.col("malformed") & ~F.col("unmatched")
-    if not book.design.nest:
+    if book.design.psus_have_home:
         sound = sound & (F.coalesce(F.col(HOME_STRATUM), stratum) == stratum)
     fpc = F.col(book.design.fpc) if book.design.fpc else F.lit(None).cast("double")
-    rows = judged.where(sound).select(stratum.alias("stratum"), name_psu(book).alias("psu"), fpc.alias("fpc"))
+    rows = judged.where(sound).select(stratum.alias("stratum"), psu.alias("psu"), fpc.alias("fpc"))
     counted = F.count(F.lit(1)).alias("rows")
     return rows.groupBy("stratum", "psu").agg(counted, F.min("fpc").alias("fpc"), F.max("fpc").alias(HIGHEST)).cache()
 
 
+def name_stratum(book: Codebook) -> Column:
+    return F.col(book.design.stratum) if book.design.stratum else F.lit(WHOLE)
+
+
 def name_psu(book: Codebook) -> Column:
-    """The PSU's identity: with `nest`, stratum and label together."""
-    stratum, psu = F.col(book.design.stratum), F.col(book.design.psu)
-    return F.concat_ws(":", stratum, psu) if book.design.nest else psu
+    """The PSU's identity: with `nest`, stratum and label together; null where one of them is."""
+    psu = F.col(book.design.psu) if book.design.psu else F.lit(WHOLE)
+    return F.concat(name_stratum(book), F.lit(":"), psu) if book.design.nest else psu
 
 
 def check_design(book: Codebook, design: DataFrame) -> None:
@@ -39,7 +44,7 @@ def check_design(book: Codebook, design: DataFrame) -> None:
     if book.design.fpc:
         rows = design.groupBy("stratum").agg(F.count(F.lit(1)), F.min("fpc"), F.max(HIGHEST)).collect()
         check_fpc(book.design.fpc, sorted(tuple(row) for row in rows))
-    if book.design.lonely_psu != "fail":
+    if book.design.lonely_psu != "fail" or not book.uses_psus():
         return
     lonely = sorted(row["stratum"] for row in design.groupBy("stratum").count().where("count < 2").collect())
     if lonely:

@@ -170,8 +170,9 @@ def follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, pro
     """Scaled by what rounding did to the people of its numerator and of its denominator."""
     assert outcome.over
     parts = [(row.breakdown, row.cell, name) for name in outcome.part_names()]
+    two_answers = outcome.source != outcome.over.source
     if hidden := _hide_with(row, *(shown[part] for part in parts)):
-        return hidden
+        return replace(hidden, figures=hide_people(hidden.figures, profile)) if two_answers else hidden
     own = row.figures
     if not own.n or own.n <= profile.redact_up_to:
         bare = replace(hide_figure(own, TOO_FEW), n=None, n_weighted=None, df=None)
@@ -179,7 +180,7 @@ def follow_ratio(row: CohortRow, outcome: Outcome, exact: Rows, shown: Rows, pro
     n = round_count(own.n, profile)
     weight, df = round_digits((own.n_weighted or 0.0) * n / own.n, WEIGHTED_DIGITS), limit_df(own.df or 0, n, profile)
     public = replace(own, n=n, n_weighted=weight, df=df)
-    if outcome.source != outcome.over.source:
+    if two_answers:
         public = hide_people(public, profile)  # how many gave both answers tells how few gave one alone
     if own.estimate is None or own.se is None:
         return _show(row, public, replace(own, presentation="suppress", df=df))

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from expectations.errors import ContractBroken
 
+WHOLE = "all"  # the one stratum of an extract that has none
+
 
 @dataclass(frozen=True)
 class Class:
@@ -34,12 +36,14 @@ class Class:
 Classes = dict[str | None, Class]  # by stratum; None = people without one
 
 
-def count_classes(judged: pa.Table, weight: str, stratum: str, kept: str, lost: str) -> Classes:
+def count_classes(judged: pa.Table, weight: str, stratum: str | None, kept: str, lost: str) -> Classes:
     """The classes of judged rows that hold all rows of their people; `kept` and `lost` are the fates that count.
 
+    All are of one class, WHOLE, where the extract has no strata.
     Of a lost person's rows the first with a usable weight speaks; the fields of a malformed row say nothing.
     """
-    places = judged[stratum].cast(pa.string()).combine_chunks().dictionary_encode()
+    strata = judged[stratum].cast(pa.string()).combine_chunks() if stratum else pa.repeat(WHOLE, len(judged))
+    places = strata.dictionary_encode()
     names: list[str | None] = [*places.dictionary.to_pylist(), None]
     place = places.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
     weights = judged[weight].fill_null(math.nan).to_numpy()

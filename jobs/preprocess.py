@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.codebook_parts import Cohort, Covariate, Item, Scale
-from jobs.design import name_psu
+from jobs.design import name_psu, name_stratum
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.layout import write_people
@@ -30,9 +30,8 @@ def run(job: Job) -> StageRecord:
     scratch = job.night.scratch("preprocess")
     with spark_session(job.lake, "preprocess") as spark:
         frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
-        weighed, details = weigh_people(
-            derive_features(frame, job.book), classes_from_json(accepted.details.get("classes", ())), job.book.margins
-        )
+        classes, features = classes_from_json(accepted.details.get("classes", ())), derive_features(frame, job.book)
+        weighed, details = weigh_people(features, classes, job.book.margins, job.book.replicate_columns())
         files = write_people(weighed, features_columns(job.book), rows, scratch / "features")
     tables = {"features": job.night.adopt(files, "features")}
     shutil.rmtree(scratch)
@@ -58,7 +57,7 @@ def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
         columns.append(F.array(*book.replicate_columns()).alias("replicate_weights"))
     columns += [
         F.col(book.design.weight).alias("weight"),
-        F.col(book.design.stratum).alias("stratum"),
+        name_stratum(book).alias("stratum"),
         name_psu(book).alias("psu"),
         # Sixteen hexadecimal digits far from those that cut the files.
         F.expr(f"pmod(conv(substring(person_id, 25, 15), 16, 10)::bigint, {FOLDS})").alias("fold"),

@@ -71,7 +71,7 @@ def _judge_part(
     folder: Path,
     judge: Judge,
     answers: dict[str, str],
-    classed: tuple[str, str],
+    classed: tuple[str, str | None],
     accepted: pa.Schema,
 ) -> Iterator[pa.RecordBatch]:
     delivered = list(batches)

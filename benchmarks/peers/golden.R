@@ -143,6 +143,27 @@ for (method in names(raked)) {
 }
 people$cell <- NULL
 
+# Each replicate raked by itself; with bounds R's iterations do not settle.
+for (type in c("BRR", "JKn", "bootstrap")) {
+  own <- matrix(as.numeric(weights(made[[type]], "replication")), nrow = nrow(people))
+  rscales <- if (type == "JKn") made[[type]]$rscales else NULL
+  design <- svrepdesign(
+    data = people, repweights = own * people$weight, weights = ~weight, type = type, combined.weights = TRUE,
+    rscales = rscales
+  )
+  raked <- calibrate(
+    design, ~ sex + age, totals,
+    calfun = "raking", epsilon = 1e-12, maxit = 200, compress = FALSE
+  )
+  for (domain in c("all", "men", "women")) {
+    cell <- if (domain == "all") raked else subset(raked, sex == domain)
+    for (kind in c("mean", "total")) {
+      figure <- (if (kind == "mean") svymean else svytotal)(~x, cell[!is.na(cell$variables$x), ])
+      note(paste0("calibrate_", type), domain, "x", kind, coef(figure), SE(figure), NA)
+    }
+  }
+}
+
 # Totals of y with the missing answers stood for by those of the same sex, by the delta method.
 for (class in c("men", "women")) {
   inside <- people$sex == class

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from expectations.codebook_parts import Margins
 from expectations.errors import ContractBroken
 from jobs.calibration import rake_cells
-from tests.jobs.golden_survey import read_estimates, read_people
+from jobs.replicates import estimate_replicated
+from jobs.weighing import rake_replicates
+from tests.jobs.golden_survey import read_estimates, read_people, read_weights
 
 SEXES, AGES = ("men", "women"), ("18-39", "40-59", "60+")
 CELLS = [{"sex": sex, "age": age} for sex in SEXES for age in AGES]
@@ -43,6 +46,38 @@ def test_as_in_r(method, bounds):
     assert report["largest_miss"] < 1e-9
     assert bounds[0] <= report["least_factor"] < 1 < report["largest_factor"] <= bounds[1]
     assert report["deff"] > 1
+
+
+def rake_people(weights, margins):
+    """Everybody's raked weights (people, 1 + R)."""
+    people, names = read_people(), [f"rep{i}" for i in range(weights.shape[1] - 1)]
+    place = [CELLS.index({"sex": sex, "age": age}) for sex, age in zip(people["sex"], people["age"], strict=True)]
+    sums = np.zeros((len(CELLS), weights.shape[1]))
+    np.add.at(sums, place, weights)
+    factors, report = rake_replicates(CELLS, sums, margins, names)
+    return weights * factors[place], report
+
+
+@pytest.mark.parametrize("method", ["BRR", "JKn", "bootstrap"])
+def test_each_replicate_is_raked_as_in_r(method):
+    people, (weights, replication) = read_people(), read_weights(method)
+    raked, _ = rake_people(weights, Margins(counts=make_margins(weights[:, 0].sum())))
+    x, answered = people["x"].fillna(0).to_numpy(), people["x"].notna().to_numpy()
+    for row in read_estimates(f"calibrate_{method}"):
+        inside = answered & ((people["sex"] == row["domain"]).to_numpy() | (row["domain"] == "all"))
+        sums = raked[inside].T @ x[inside]
+        figures = sums / raked[inside].sum(axis=0) if row["kind"] == "mean" else sums
+        assert estimate_replicated(figures, replication) == pytest.approx((row["estimate"], row["se"]), rel=1e-8)
+
+
+def test_a_replicate_that_the_bounds_stop_is_raked_without_them():
+    weights, _ = read_weights("bootstrap")
+    raked, report = rake_people(weights, Margins(counts=make_margins(weights[:, 0].sum()), bounds=(0.62, 1.6)))
+    assert 0 < report["replicates_without_bounds"] < weights.shape[1] - 1
+    assert raked.sum(axis=0) == pytest.approx(np.full(weights.shape[1], weights[:, 0].sum()), rel=1e-8)
+    weights[:, 3] *= read_people()["sex"] == "men"
+    with pytest.raises(ContractBroken, match="replicate weight rep2: nobody is in sex = women"):
+        rake_people(weights, Margins(counts=make_margins(weights[:, 0].sum())))
 
 
 WEIGHTS = np.array([30.0, 20.0, 10.0, 10.0, 20.0, 30.0])

@@ -22,6 +22,8 @@ from tests.nights.small_night import (
     write_extract,
 )
 
+REPLICATES = "replicates: {method: bootstrap, columns: [rep01-rep02]}"
+TRAITS = ", distress_mean, sleeplessness_mean]"
 MARGINS = """
 margins:
   counts:
@@ -121,6 +123,25 @@ def prepare(folder: Path, commands: CommandLine, margins: str) -> Ended:
     return commands("preprocess", *named)
 
 
+def test_replicates_alone_make_a_design_and_are_raked_one_by_one(tmp_path: Path, commands: CommandLine) -> None:
+    draw, weight = np.random.default_rng(1), COLUMNS.index("weight")
+    rows = [[*row, *(row[weight] * draw.uniform(0.5, 1.5, 2)).round(6)] for row in simulate_rows(1, FIRST)]
+    lines = [",".join(map(str, row)) for row in [[*COLUMNS, "rep01", "rep02"], *rows]]
+    (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
+    content = CODEBOOK.replace("stratum: stratum, psu: psu, nest: true", REPLICATES).replace(TRAITS, "]")
+    book = write_codebook(tmp_path, content + MARGINS.format(women=250_000, low=0.3, high=4))
+    options = ["--lake", tmp_path / "lake", "--run-date", FIRST, "--codebook", book]
+    for stage in (["validate", *options, "--extract", tmp_path / "people.csv"], ["preprocess", *options]):
+        ended = commands(*stage)
+        assert ended.code == 0, ended.said
+    night = next((tmp_path / "lake" / "restricted" / "features").rglob("*.parquet")).parent
+    table = pq.read_table(night, columns=["weight", "replicate_weights", "sex", "stratum", "psu"]).to_pandas()
+    assert set(table["stratum"]) == set(table["psu"]) == {"all"}
+    raked = np.column_stack([table["weight"], np.stack(table["replicate_weights"])])
+    for sex, people in (("men", 2e5), ("women", 2.5e5)):
+        assert raked[table["sex"] == sex].sum(axis=0) == pytest.approx([people] * 3, rel=1e-8)
+
+
 def read_features(lake: Path, column: str) -> np.ndarray:
     files = read_manifest(lake, FIRST)["stages"]["preprocess"]["tables"]["features"]
     return np.concatenate([pq.read_table(lake / file["path"], columns=[column])[column].to_numpy() for file in files])
@@ -132,8 +153,7 @@ def test_replicate_weights_of_another_weight_end_the_night(tmp_path: Path, comma
     rows[300][-1] = -0.5
     lines = [",".join(map(str, row)) for row in [[*COLUMNS, "rep01", "rep02"], *rows]]
     (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
-    named = "nest: true, replicates: {method: bootstrap, columns: [rep01-rep02]}"
-    book = write_codebook(tmp_path, CODEBOOK.replace("nest: true", named))
+    book = write_codebook(tmp_path, CODEBOOK.replace("nest: true", f"nest: true, {REPLICATES}"))
     options = ["--lake", tmp_path / "lake", "--run-date", FIRST, "--codebook", book]
     ended = commands("validate", *options, "--extract", tmp_path / "people.csv")
     assert ended.code == 3
