@@ -5,10 +5,13 @@ The counts are exact, as those of manifests are: what is made of them stays in t
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from expectations.codebook_parts import Calendar
 from jobs.lake import ORDER, Lake, Night
 from jobs.release_calendar import Decision
 
@@ -56,6 +59,7 @@ class Published:
     token: int
     published_at: str
     codebook: str
+    codebook_sha256: str
     seconds: Mapping[str, float]
     delivered: int
     rows: Mapping[str, int]
@@ -89,6 +93,20 @@ def list_published(lake: Lake) -> list[Published]:
     return [_summarise(manifest, _name_manifest(lake, manifest)) for manifest in lake.manifests()]
 
 
+def find_next_release(lake: Lake, night: Published) -> date | None:
+    """The first date on which another night can be released after this one; None where its codebook has no calendar.
+
+    By the dates alone: a calendar may ask for movers, too, and what that night will say of them nobody knows yet.
+    """
+    if not night.release.public:
+        return night.release.next_possible
+    kept = lake.restricted / "codebooks" / f"{night.codebook_sha256}.yaml"
+    rules = yaml.safe_load(kept.read_text()).get("disclosure") or {} if kept.exists() else {}
+    if not rules.get("calendar"):
+        return None
+    return date.fromisoformat(night.run_date) + timedelta(days=Calendar(**rules["calendar"]).least_days)
+
+
 def list_making(lake: Lake) -> list[Making]:
     return [
         Making(night.run_date.isoformat(), night.token, read_time(marker), _list_done(night))
@@ -117,6 +135,7 @@ def _summarise(manifest: Mapping[str, Any], file: Path) -> Published:
         token=manifest["token"],
         published_at=read_time(file),
         codebook=manifest["codebook"]["name"],
+        codebook_sha256=manifest["codebook"]["sha256"],
         seconds={stage: stages[stage]["seconds"] for stage in ORDER if stage in stages},
         delivered=manifest["rows"]["delivered"],
         rows={fate: manifest["rows"][fate] for fate in FATES},

@@ -24,7 +24,6 @@ from jobs.lake import (
     list_public,
     write_atomically,
 )
-from jobs.night_page import write_night_page
 from jobs.promotions import list_promotions
 from jobs.provenance import hash_code, list_files
 from jobs.release_calendar import check_calendar
@@ -159,6 +158,9 @@ def refresh(job: Job) -> None:
 
 def _write_views(job: Job, manifests: Sequence[dict[str, Any]]) -> None:
     """After an internal night everything public is made anew of the releases before: it says what it said."""
+    # The charting library takes a second: every command imports this module.
+    from jobs.night_page import write_night_page
+
     released = list_public(manifests)
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)

@@ -17,7 +17,7 @@ from jobs.attempts import Attempt, read_attempts
 from jobs.errors import DONE, DRIFTED, FAILED, LATE, UsageError
 from jobs.lake import Lake
 from jobs.lease import read_holder
-from jobs.nights import DRIFT_WARNINGS, Making, Published, Shift, list_making, list_published
+from jobs.nights import DRIFT_WARNINGS, Making, Published, Shift, find_next_release, list_making, list_published
 
 NIGHTS = 14  # that are shown
 KILLED = "it was killed, or its machine went down: run it again"
@@ -33,6 +33,7 @@ class Status:
     nights: tuple[Published, ...]
     making: tuple[Making, ...]
     failed: tuple[Attempt, ...]
+    next_release: date | None = None
 
     @property
     def last(self) -> Published | None:
@@ -55,6 +56,7 @@ class Status:
             "lake": self.lake,
             "state": STATES[self.judge(expected)],
             "holder": self.holder,
+            "next_release": self.next_release.isoformat() if self.next_release else None,
             "nights": nights,
             "making": [asdict(one) for one in self.making],
             "failed": [asdict(one) for one in self.failed],
@@ -62,9 +64,11 @@ class Status:
 
 
 def read_status(lake: Lake) -> Status:
-    """Raises UsageError where there is no lake."""
+    """Raises UsageError where there is no lake, PermissionError where it is somebody else's."""
     if not lake.restricted.is_dir():
         raise UsageError(f"there is no lake {lake.root}: name its folder by --lake")
+    # A folder that is shut would look like one without nights.
+    next(lake.restricted.iterdir())
     nights = list_published(lake)
     held_by = read_holder(lake.restricted / "leases")
     holder = str(held_by) if held_by else None
@@ -74,6 +78,7 @@ def read_status(lake: Lake) -> Status:
         nights=tuple(nights[: -NIGHTS - 1 : -1]),
         making=tuple(list_making(lake)),
         failed=tuple(_list_failed(read_attempts(lake), holder)),
+        next_release=find_next_release(lake, nights[-1]) if nights else None,
     )
 
 
@@ -138,7 +143,7 @@ def _word_release(night: Published) -> str:
 
 def _list_facts(status: Status) -> list[tuple[str, str]]:
     """Of the last night, and of what is at work, in the order in which one asks."""
-    facts = _describe_night(status.last) if status.last else []
+    facts = _describe_night(status.last, status) if status.last else []
     for making in status.making:
         done = ", ".join(making.done) or "no stage"
         facts.append(("in the making", f"{making.run_date}, since {_word_time(making.since)}: {done} done"))
@@ -149,7 +154,7 @@ def _list_facts(status: Status) -> list[tuple[str, str]]:
     return facts
 
 
-def _describe_night(night: Published) -> list[tuple[str, str]]:
+def _describe_night(night: Published, status: Status) -> list[tuple[str, str]]:
     rules = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(night.set_aside.items()))
     aside = [f"{rows:,} {fate}" for fate, rows in night.rows.items() if fate != "features"]
     facts = [
@@ -161,7 +166,7 @@ def _describe_night(night: Published) -> list[tuple[str, str]]:
     ]
     if night.refused:
         facts.append(("refused", "; ".join(night.refused)))
-    possible = f"; next possible on {night.release.next_possible}" if night.release.next_possible else ""
+    possible = f"; next possible on {status.next_release}" if status.next_release else ""
     why = f": {night.release.why}" if night.release.why else ""
     return [*facts, ("release", f"{_word_release(night)}{why}{possible}")]
 

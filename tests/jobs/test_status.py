@@ -17,7 +17,7 @@ from jobs.status import print_status, read_status
 
 MANIFEST = {
     "token": 1,
-    "codebook": {"name": "pocket"},
+    "codebook": {"name": "pocket", "sha256": "c0de"},
     "model": {"model_version": "2026-03-01-87d139846466", "series": "2026-03-01-87d139846466", "reason": None},
     "rows": {"delivered": 9_876_543, "features": 9_000_000, "quarantined": 543, "duplicates": 70_000}
     | {"ineligible": 806_000, "withdrawn": 0, "profiles": 9_000_000},
@@ -174,3 +174,14 @@ def test_json_holds_the_same(lake, capsys):
     assert told["nights"][0]["published_at"] == "1970-01-01T00:00:00+00:00"
     assert told["nights"][0]["drift"] == {"limit": 0.25, "answers": {"key": "mood_1", "psi": 0.31}, "profiles": None}
     assert told["nights"][0]["release"]["next_possible"] == "2026-03-08"
+
+
+def test_after_a_public_release_the_calendar_says_when_the_next_may_be(lake):
+    publish(lake, "2026-03-02")
+    assert read_status(lake).next_release == date(2026, 3, 8), "as the internal night's manifest says"
+    file = lake.restricted / "runs" / "run_date=2026-03-02" / "00000001.json"
+    file.write_text(file.read_text().replace('"public": false', '"public": true'))
+    assert read_status(lake).next_release is None
+    (lake.restricted / "codebooks").mkdir()
+    (lake.restricted / "codebooks" / "c0de.yaml").write_text("disclosure: {calendar: {least_days: 7}}")
+    assert read_status(lake).next_release == date(2026, 3, 9)
