@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from expectations.codebook import Codebook
 from expectations.outcomes import Outcome
+from jobs.provenance import name_figure
 from jobs.words import Words
 
 Status = Literal["suppressed", "unreliable", "absent"]
@@ -35,7 +36,7 @@ def find_status(row: Row | None) -> Status | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure: the labels of its groups, its public row or None, and what else the tables have of the cell.
+    """One figure: the labels of its groups, its public row or None, what else the tables have of the cell, its `name`.
 
     `beside` holds the rows of kind `total`, `standardised` and `change` under these names, and quantiles by their
     whole percent.
@@ -44,6 +45,7 @@ class Cell:
     levels: tuple[str, ...]
     row: Row | None
     beside: Mapping[str, Row]
+    name: str = ""
 
     @property
     def status(self) -> Status | None:
@@ -153,7 +155,8 @@ def find_findings(book: Codebook, words: Words, rows: Iterable[Row]) -> list[Fin
                 beside[match["percent"]] = placed.get((name, "quantile", place))
         labels = tuple(words.name(cohorts[key].read_group(level)) for key, level in zip(keys, levels, strict=True))
         found = {name: row for name, row in beside.items() if row is not None}
-        return Cell(labels, placed.get((outcome.name, outcome.kind, place)), found)
+        name = name_figure(outcome.name, outcome.kind, dict(zip(keys, levels, strict=True)))
+        return Cell(labels, placed.get((outcome.name, outcome.kind, place)), found, name)
 
     found = []
     for outcome in book.parsed_outcomes():

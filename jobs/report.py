@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +23,7 @@ from jobs.findings import Row, find_findings
 from jobs.job import Job
 from jobs.lake import PUBLIC_TABLES, StageRecord, write_atomically
 from jobs.pages import render_page
+from jobs.provenance import hash_code, name_figure
 from jobs.release_calendar import Decision
 from jobs.report_facts import find_series, show_quality, word_scale, word_warnings
 from jobs.report_outcomes import count_withheld, show_headline, show_outcome
@@ -90,6 +92,9 @@ def render_report(context: ReportContext) -> str:
         run_date=context.run_date.isoformat(),
         manifest=f"runs/run_date={context.run_date}/{context.token:08d}.json",
         codebook_sha256=context.codebook_sha256,
+        program=version("mindcensus"),
+        code_sha256=hash_code(),
+        figure=name_figure(context.book.outcomes[0], context.book.parsed_outcomes()[0].kind, {}),
         series=find_series([*context.rows("cohorts"), *context.rows("distributions")]),
         editions=[_show_edition(context, words) for words in read_words(context.book)],
         downloads=make_downloads(context.tables, context.run_date),

@@ -5,6 +5,7 @@ import json
 import re
 from datetime import date
 from html.parser import HTMLParser
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from jobs.errors import StageError
 from jobs.findings import find_findings
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
+from jobs.provenance import hash_code, name_figure
 from jobs.report import ReportContext, render_report, run
 from jobs.report_outcomes import find_span
 from jobs.report_releases import Release, read_releases
@@ -462,3 +464,18 @@ def test_run_writes_one_public_file_and_names_it(book: Codebook, tmp_path: Path)
     assert [file.name for file in page.parent.iterdir()] == [f"{night.token:08d}-{record.details['sha256'][:16]}.html"]
     assert page.stat().st_mode & 0o777 == 0o644
     assert json.loads(json.dumps(record.to_json()))["inputs"].keys() == {"aggregate"}
+
+
+def test_two_steps_lead_from_a_figure_to_its_manifest(page: str, book: Codebook) -> None:
+    """A table's row has an address, its caption leads to the provenance, and that names manifest, codebook and code."""
+    ids, (cohort,) = Reader(page).ids, next(keys for keys in book.breakdowns if len(keys) == 1)
+    group = next(one for one in book.cohorts if one.key == cohort).groups[0]
+    for language in ("en", "zh"):
+        for cell in ({}, {cohort: group}):
+            assert ids.count(f"{language}-{name_figure('phq9_ge10', 'proportion', cell)}") == 1
+        link = f'<a href="#{language}-provenance">'
+        tables = page.count(f'<details id="{language}-outcome-')
+        assert tables > 1 and page.count(link) == tables + 1  # every table, and the headlines
+        section = page[page.index(f'id="{language}-provenance"') :].partition("</dl>")[0]
+        for told in ("runs/run_date=", SHA, hash_code(), version("mindcensus")):
+            assert told in section
