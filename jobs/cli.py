@@ -1,4 +1,4 @@
-"""The `mindcensus` command: a subcommand a stage, `run` for all of them, `explain`, `query`, `demo` and `doctor`.
+"""The `mindcensus` command: a subcommand a stage, `run` for all of them, and what serves nights.
 
 Exit codes: 0 done, 1 a fault of the machine (may be tried again), 2 usage, 3 contract broken, 4 too much quarantined,
 5 another run holds the lake, 6 a release waits to be signed off, 7 public tables give protected figures away. Of
@@ -13,7 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from importlib import import_module
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from expectations.codebook import Codebook, find_codebook, read_codebook
 from jobs.attempts import note_attempt
 from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
-from jobs.lake import ORDER, Lake, Night, StageRecord, is_public
+from jobs.lake import ORDER, Lake, Night, StageRecord, check_kept, is_public
 from jobs.lineage import tell_lineage
 from jobs.profiling import profile_stage
 from jobs.progress import watch_progress
@@ -114,6 +114,12 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--expect", type=_read_date, metavar="YYYY-MM-DD", help="late where it is not published")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=run_status)
+    retain = commands.add_parser("retain", parents=[dated], help="remove people's tables of old nights")
+    retain.add_argument("--keep-days", type=int, required=True, metavar="N", help="for how long they are kept; from 31")
+    retain.set_defaults(run=run_retain)
+    drill = commands.add_parser("drill", parents=[lake], help="restore a back-up to a scratch folder, and check it")
+    drill.add_argument("--backup", type=Path, required=True, metavar="DIR", help="the back-up of the lake's folder")
+    drill.set_defaults(run=run_drill)
     doctor = commands.add_parser("doctor", help="check that this machine has what a night needs")
     doctor.add_argument("--lake", type=Path, metavar="DIR")
     doctor.set_defaults(run=run_doctor)
@@ -217,6 +223,7 @@ def _find_night(stage: str, lake: Lake, run_date: date, digest: str) -> Night | 
     _check_codebook(manifest["codebook"], run_date, digest)
     if stage == "publish":
         return None
+    check_kept(manifest)
     return lake.open_night(run_date, [StageRecord.from_json(record) for record in manifest["stages"].values()])
 
 
@@ -306,6 +313,26 @@ def run_status(arguments: argparse.Namespace) -> int:
     from jobs.status import print_status, read_status
 
     return print_status(read_status(Lake(arguments.lake)), arguments.expect, arguments.json)
+
+
+def run_retain(arguments: argparse.Namespace) -> int:
+    from jobs.retain import FEWEST_DAYS, retain
+
+    if arguments.keep_days < FEWEST_DAYS:
+        raise UsageError(f"--keep-days {arguments.keep_days}: the nights that follow need those of {FEWEST_DAYS} days")
+    lake = Lake(arguments.lake)
+    with lake.hold():
+        removed = retain(lake, arguments.run_date, arguments.keep_days)
+    structlog.get_logger().info("retained", run_date=str(arguments.run_date), **asdict(removed))
+    return DONE
+
+
+def run_drill(arguments: argparse.Namespace) -> int:
+    from jobs.drill import run_drill
+
+    restored = run_drill(arguments.backup, Lake(arguments.lake))
+    structlog.get_logger().info("restored", backup=str(arguments.backup), **asdict(restored))
+    return DONE
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from expectations.codebook import Codebook
 from jobs.catalog import EXPLANATIONS, explanations_index, find_files, write_catalog
 from jobs.errors import StageError, UsageError
-from jobs.lake import Lake, Night, write_atomically
+from jobs.lake import Lake, Night, check_kept, write_atomically
 from jobs.model_spec import check_model
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, explanations_columns
@@ -37,6 +37,7 @@ def read_published(lake: Lake, run_date: date) -> dict[str, Any]:
     manifest = lake.published(run_date)
     if manifest is None:
         raise StageError(f"no night of {run_date} is published: run `mindcensus run` first")
+    check_kept(manifest)
     return manifest
 
 

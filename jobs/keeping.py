@@ -47,6 +47,8 @@ def find_kept(job: Job, items: Sequence[WorkItem], made_with: Mapping[str, str])
     manifest = job.lake.last_before(job.run_date)
     if manifest is None:
         raise NothingKept("no earlier night is published")
+    if "retired" in manifest:
+        raise NothingKept(f"people's tables of the night of {manifest['run_date']} were removed for their age")
     records = {stage: StageRecord.from_json(manifest["stages"][stage]) for stage in ("preprocess", "score")}
     features, profiles = records["preprocess"].tables["features"], records["score"].tables["profiles"]
     told = f"since the night of {manifest['run_date']}"

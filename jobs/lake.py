@@ -82,6 +82,15 @@ def write_atomically(path: Path, content: str | bytes, mode: int = 0o600) -> Non
         raise
 
 
+def check_kept(manifest: Mapping[str, Any]) -> None:
+    """Raises StageError where people's tables of a published night were removed for their age."""
+    if "retired" in manifest:
+        raise StageError(
+            f"people's tables of the night of {manifest['run_date']} were removed on {manifest['retired']}, after the "
+            "time for which they are kept: deliver the extract and run the date again"
+        )
+
+
 def is_public(manifest: Mapping[str, Any]) -> bool:
     """Whether a published night was released to the public zone; nights of before the release calendar were."""
     return bool((manifest.get("release") or {}).get("public", True))
@@ -113,6 +122,7 @@ class Lake:
         self.restricted = self.root / "restricted"
         self.public = self.root / "public"
         self.staging = self.restricted / "staging"
+        self.retired = self.restricted / "retired"
         self.lease: Lease | None = None
 
     def prepare(self) -> None:
@@ -212,13 +222,26 @@ class Lake:
             # Names are zero-padded tokens, so the last one has the highest.
             files = sorted(folder.glob("[0-9]*.json"))
             if files:
-                newest[folder.name] = json.loads(files[-1].read_text())
+                newest[folder.name] = self._read_manifest(files[-1])
         return list(newest.values())
 
     def issued(self) -> list[dict[str, Any]]:
         """Every manifest there is in the order of their tokens, of superseded nights too: what readers have had."""
         files = (self.restricted / "runs").glob("run_date=*/[0-9]*.json")
-        return [json.loads(file.read_text()) for file in sorted(files, key=lambda file: file.name)]
+        return [self._read_manifest(file) for file in sorted(files, key=lambda file: file.name)]
+
+    def _read_manifest(self, file: Path) -> dict[str, Any]:
+        """A manifest without the tables that `mindcensus retain` has removed since; `retired` then says when."""
+        manifest: dict[str, Any] = json.loads(file.read_text())
+        record = self.retired / file.name
+        if record.exists():
+            retired = json.loads(record.read_text())
+            manifest["retired"] = retired["on"]
+            for stage in manifest["stages"].values():
+                stage["tables"] = {
+                    name: files for name, files in stage["tables"].items() if name not in retired["tables"]
+                }
+        return manifest
 
     def published(self, run_date: date) -> dict[str, Any] | None:
         return next((m for m in self.manifests() if m["run_date"] == run_date.isoformat()), None)

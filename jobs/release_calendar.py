@@ -16,7 +16,7 @@ from expectations.codebook_parts import Calendar
 from jobs.catalog import find_files
 from jobs.errors import StageError
 from jobs.job import Job
-from jobs.lake import StageRecord, list_public
+from jobs.lake import StageRecord, check_kept, list_public
 from jobs.movement import count_movers
 
 CORRECTION = "it corrects a release that is public already"
@@ -74,6 +74,7 @@ def decide_release(job: Job) -> Decision:
     earlier = [m for m in before if m["run_date"] < job.run_date.isoformat()]
     if not decision.public or decision.why == CORRECTION or not earlier or not calendar.least_change:
         return decision
+    check_kept(earlier[-1])
     if _count_movers(job, find_files(job.lake.root, earlier[-1], "profiles")) >= calendar.least_change:
         return decision
     # The number itself stays out of logs and manifests.

@@ -21,7 +21,7 @@ from expectations.suite import Past, Verdict, build_extract_suite, build_row_sui
 from jobs.design import check_design, find_design
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
-from jobs.lake import DataFile, StageRecord
+from jobs.lake import DataFile, StageRecord, check_kept
 from jobs.layout import write_sorted
 from jobs.nonresponse import add_classes, classes_to_json
 from jobs.pseudonym import key_file, name_key
@@ -114,6 +114,7 @@ def _replay(job: Job) -> StageRecord:
     manifest = job.lake.published(job.run_date)
     if manifest is None:
         raise ContractBroken(f"no extract is named, and no night of {job.run_date} is published: name one by --extract")
+    check_kept(manifest)
     record = StageRecord.from_json(manifest["stages"]["validate"])
     if record.details["codebook"]["sha256"] != job.codebook_sha256:
         raise ContractBroken(

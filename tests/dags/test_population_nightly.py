@@ -53,7 +53,7 @@ def dag(dags) -> DAG:
 
 
 def test_the_dags(dags):
-    assert sorted(dags) == ["model_retrain", "population_nightly"]
+    assert sorted(dags) == ["housekeeping", "model_retrain", "population_nightly"]
     for dag in dags.values():
         assert dag.catchup is False
         assert dag.max_active_runs == 1
@@ -78,6 +78,13 @@ def test_a_retrain_is_monthly_or_asked_for_by_a_night(dags, dag):
     assert [asset.name for asset in dag.get_task("training.postpone").outlets] == ["retrain_due"]
     assert retrain.get_task("train").trigger_dag_id == "population_nightly"
     assert retrain.get_task("train").conf["force_retrain"] is True
+
+
+def test_housekeeping_calls_commands_that_there_are(dags):
+    commands = [task.stage for task in dags["housekeeping"].tasks if task.task_type == "StageOperator"]
+    for command in (*commands, "drill"):
+        done = subprocess.run([sys.executable, "-m", "jobs.cli", command, "--help"], cwd=PROJECT, capture_output=True)
+        assert done.returncode == 0
 
 
 def test_order_of_the_stages(dag):

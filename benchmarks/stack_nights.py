@@ -1,0 +1,171 @@
+"""`python -m benchmarks.stack_nights`: nights under the real scheduler, on the services of `make stack`.
+
+The DAG is unpaused and catches the last three nights up; a backfill of the five nights before follows. One extract
+comes after its night has begun to wait. Every night's manifest is looked at, and what is left when the stack has ended.
+The last line is JSON: runs by type and state, and what was found. `--screenshot FILE` shoots the grid view in Chromium.
+"""
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from benchmarks.airflow_api import FINAL, AirflowApi
+from benchmarks.pages import browse
+
+PROJECT = Path(__file__).resolve().parent.parent
+DAG = "population_nightly"
+PEOPLE, SCHEDULED, BACKFILLED = 2_000, 3, 5
+LATEST = 45 * 60  # seconds for each of the two
+EVERY = 5.0
+WIDTH, HEIGHT, SETTLE = 1400, 900, 20  # pixels, and seconds until the page has drawn itself
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.stack_nights", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".bench/stack"), help="where the stack and its lake are made anew"
+    )
+    parser.add_argument("--screenshot", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    dates = list_dates()
+    deliver(folder / "landing", dates)
+    late = folder / "landing" / dates[-1] / "SHA256SUMS"
+    late.rename(folder / "late")
+    with running_stack(folder, dates[BACKFILLED]) as api:
+        begun = time.monotonic()
+        api.pause(DAG, False)
+        wait_for_wait(api)
+        (folder / "late").rename(late)
+        wait_for_runs(api, SCHEDULED)
+        api.call("POST", "backfills", describe_backfill(dates))
+        wait_for_runs(api, SCHEDULED + BACKFILLED)
+        found = describe_runs(api) | {"seconds": round(time.monotonic() - begun)}
+        if arguments.screenshot:
+            shoot(api, folder, arguments.screenshot)
+    found |= check_nights(folder / "lake", dates) | {"left": count_left(folder)}
+    print(json.dumps(found))
+    return int(found["runs"] != {"backfill success": BACKFILLED, "scheduled success": SCHEDULED} or bool(found["left"]))
+
+
+def list_dates() -> list[str]:
+    """The nights up to the last one that was due at 02:00 UTC, in order."""
+    last = (datetime.now(UTC) - timedelta(hours=2)).date()
+    return [(last - timedelta(days=back)).isoformat() for back in reversed(range(SCHEDULED + BACKFILLED))]
+
+
+def deliver(landing: Path, dates: list[str]) -> None:
+    for seed, day in enumerate(dates, 1):
+        named = ["--people", str(PEOPLE), "--seed", str(seed), "--run-date", day, "--out", str(landing / day)]
+        subprocess.run([sys.executable, "-m", "jobs.cli", "demo", *named], check=True, capture_output=True)
+
+
+@contextmanager
+def running_stack(folder: Path, catch_up_from: str) -> Iterator[AirflowApi]:
+    command = [sys.executable, str(PROJECT / "docker" / "stack.py"), "start", "--folder", str(folder)]
+    process = subprocess.Popen(command, env=os.environ | {"CATCH_UP_FROM": catch_up_from})
+    try:
+        while not (folder / "stack.json").exists():
+            if process.poll() is not None:
+                sys.exit("stack_nights: the stack did not start")
+            time.sleep(1)
+        yield AirflowApi(folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def describe_backfill(dates: list[str]) -> dict[str, Any]:
+    """From midnight to midnight: a night belongs to the day at whose 02:00 it begins."""
+    bounds = {"from_date": f"{dates[0]}T00:00:00Z", "to_date": f"{dates[BACKFILLED - 1]}T00:00:00Z"}
+    return {"dag_id": DAG, **bounds, "max_active_runs": 1, "reprocess_behavior": "none"}
+
+
+def wait_for_wait(api: AirflowApi) -> None:
+    """Until the last night's extract is waited for: its run comes up last, so the others have ended by then."""
+    wait_until(lambda: any(run["state"] == "running" and is_deferred(api, run) for run in list_runs(api)))
+
+
+def is_deferred(api: AirflowApi, run: dict[str, Any]) -> bool:
+    return any(task["state"] == "deferred" for task in api.read_tasks(DAG, run["dag_run_id"]))
+
+
+def wait_for_runs(api: AirflowApi, number: int) -> None:
+    wait_until(lambda: sum(run["state"] in FINAL for run in list_runs(api)) >= number)
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + LATEST
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit("stack_nights: nothing more happens; look at the stack's logs")
+        time.sleep(EVERY)
+
+
+def list_runs(api: AirflowApi) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = api.call("GET", f"dags/{DAG}/dagRuns?limit=100")["dag_runs"]
+    return runs
+
+
+def describe_runs(api: AirflowApi) -> dict[str, Any]:
+    runs = list_runs(api)
+    tasks = Counter(task["state"] for run in runs for task in api.read_tasks(DAG, run["dag_run_id"]))
+    return {
+        "runs": dict(sorted(Counter(f"{run['run_type']} {run['state']}" for run in runs).items())),
+        "tasks": dict(tasks),
+    }
+
+
+def shoot(api: AirflowApi, folder: Path, picture: Path) -> None:
+    """The grid view as a user who has logged in sees it."""
+    known = json.loads((folder / "stack.json").read_text())
+    with browse() as browser:
+        browser.ask("Page.enable")
+        browser.ask("Network.enable")
+        browser.ask("Network.setCookie", name="_token", value=api._log_in(), url=known["address"])
+        browser.ask("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
+        browser.ask("Page.navigate", url=f"{known['address']}/dags/{DAG}")
+        time.sleep(SETTLE)
+        picture.write_bytes(base64.b64decode(browser.ask("Page.captureScreenshot", format="png")["data"]))
+
+
+def check_nights(lake: Path, dates: list[str]) -> dict[str, Any]:
+    """Published nights, and the models that they used, by the date of the first of each."""
+    models: dict[str, str] = {}
+    for day in dates:
+        files = sorted((lake / "restricted" / "runs" / f"run_date={day}").glob("[0-9]*.json"))
+        if files:
+            models[day] = json.loads(files[-1].read_text())["model"]["model_version"]
+    return {"published": len(models), "models": sorted(set(models.values())), "first": min(models, default=None)}
+
+
+def count_left(folder: Path) -> int:
+    """Processes of the stack that are still there, and what is left in the lake's staging."""
+    mark = f"MINDCENSUS_STACK={folder}\0".encode()
+    left = len(list((folder / "lake" / "restricted" / "staging").iterdir()))
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            left += mark in (process / "environ").read_bytes()
+        except OSError:
+            continue
+    return left
+
+
+if __name__ == "__main__":
+    sys.exit(main())

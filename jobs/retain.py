@@ -1,0 +1,95 @@
+"""`mindcensus retain`: people's tables of old nights are removed; estimates, releases, manifests and models stay.
+
+A night's manifest is closed, so that a record beside it, `restricted/retired/<token>.json`, says which tables have
+gone; who reads the manifest finds them no more (Lake.manifests). The record comes first, then the catalog without them,
+and the files go last: broken off anywhere and run again, it ends the same.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from jobs.catalog import EXPLANATIONS, explanations_index, write_catalog
+from jobs.lake import Lake, is_public, write_atomically
+from jobs.publish import remove_night, remove_unnamed
+from jobs.releases import EARLIER
+
+PEOPLE_TABLES = ("accepted", "quarantine", "features", "profiles")
+FEWEST_DAYS = 31
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What went: nights' tables of people, their files and bytes, and nights in the making that were given up."""
+
+    nights: int = 0
+    files: int = 0
+    bytes: int = 0
+    given_up: int = 0
+
+
+def retain(lake: Lake, today: date, keep_days: int) -> Removed:
+    """Removes people's tables of nights that are more than `keep_days` old, and nights in the making as old as that.
+
+    What the next nights look at stays however old it is: see `find_needed`. The lake has to be held.
+    """
+    cut = (today - timedelta(days=keep_days)).isoformat()
+    issued = lake.issued()
+    needed = find_needed(issued)
+    for manifest in issued:
+        if manifest["run_date"] < cut and manifest["token"] not in needed and "retired" not in manifest:
+            _retire(lake, manifest, today)
+    if issued:
+        lake.check_lease()
+        write_catalog(lake.restricted, lake.manifests())
+    removed = [_remove_files(lake, json.loads(record.read_text())) for record in sorted(lake.retired.glob("*.json"))]
+    old = [night for night in lake.open_nights() if night.run_date.isoformat() < cut]
+    for night in old:
+        remove_night(night)
+        remove_unnamed(lake, night.run_date, night.token)
+    sizes = [size for night in removed for size in night]
+    return Removed(sum(map(bool, removed)), len(sizes), sum(sizes), len(old))
+
+
+def find_needed(issued: list[dict[str, Any]]) -> set[int]:
+    """Tokens of nights that later ones are compared with: of each codebook the last, and the last public, ones."""
+    nights: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    for manifest in issued:
+        for public in {False, is_public(manifest)}:
+            nights[manifest["codebook"]["name"], public].append(manifest["token"])
+    latest = max(issued, key=lambda m: (m["run_date"], m["token"]), default=None)
+    return {token for tokens in nights.values() for token in tokens[-EARLIER:]} | (
+        {latest["token"]} if latest else set()
+    )
+
+
+def _retire(lake: Lake, manifest: Mapping[str, Any], today: date) -> None:
+    tables = [record["tables"].get(table, ()) for record in manifest["stages"].values() for table in PEOPLE_TABLES]
+    files = [file["path"] for table in tables for file in table]
+    index = explanations_index(lake.root, manifest["run_date"], manifest["token"])
+    if index.is_file():
+        files += [file["path"] for file in json.loads(index.read_text())["files"]]
+        files.append(str(index.relative_to(lake.root)))
+    content = {
+        "run_date": manifest["run_date"],
+        "token": manifest["token"],
+        "on": today.isoformat(),
+        "tables": [*PEOPLE_TABLES, EXPLANATIONS],
+        "files": files,
+    }
+    lake.check_lease()
+    lake.retired.mkdir(mode=0o700, exist_ok=True)
+    write_atomically(lake.retired / f"{manifest['token']:08d}.json", json.dumps(content, indent=1, sort_keys=True))
+
+
+def _remove_files(lake: Lake, record: Mapping[str, Any]) -> list[int]:
+    """The sizes of those that were still there."""
+    sizes = []
+    for path in map(lake.root.joinpath, record["files"]):
+        if path.is_file():
+            sizes.append(path.stat().st_size)
+            path.unlink()
+    return sizes
