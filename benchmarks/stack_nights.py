@@ -17,12 +17,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks.airflow_api import FINAL, AirflowApi
 from benchmarks.pages import browse
+from jobs.delivery import write_marker
+from jobs.demo import DIRTY_SHARE, Plan, write_part
+from jobs.demo_model import build_country
 
 PROJECT = Path(__file__).resolve().parent.parent
 DAG = "population_nightly"
@@ -71,9 +74,14 @@ def list_dates() -> list[str]:
 
 
 def deliver(landing: Path, dates: list[str]) -> None:
+    """What `mindcensus demo` writes, without a Spark of its own for each night."""
+    country = build_country(PEOPLE)
     for seed, day in enumerate(dates, 1):
-        named = ["--people", str(PEOPLE), "--seed", str(seed), "--run-date", day, "--out", str(landing / day)]
-        subprocess.run([sys.executable, "-m", "jobs.cli", "demo", *named], check=True, capture_output=True)
+        extract, truth = landing / day, landing / f"{day}-truth"
+        for folder in (extract, truth):
+            folder.mkdir(parents=True)
+        write_part(Plan(PEOPLE, seed, date.fromisoformat(day), DIRTY_SHARE), country, 0, extract, truth)
+        write_marker(extract)
 
 
 @contextmanager
