@@ -54,8 +54,9 @@ export AIRFLOW_CONN_SPARK_DEFAULT ?= {"conn_type": "spark", "host": "local[*,2]"
 # Of the log: each task's name, and what its stage says, without what its helpers say.
 define SHOWN
 s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/
-s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.hooks\.[^]]*\] loc=.*/     \1/
+s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.stage\]\(.*\)/     \1 \2/
 T
+s/ \(loc\|run\|run_date\|token\)=[^ ]*//g
 /^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Setting Spark\|at \|\.\.\. \|Tmp dir\|Running command\|Output:\|Command exited\)/d
 /^     [0-9/]* [0-9:]* \(INFO\|WARN\) /d
 p

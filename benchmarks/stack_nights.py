@@ -100,8 +100,9 @@ def running_stack(folder: Path, catch_up_from: str) -> Iterator[AirflowApi]:
 
 
 def describe_backfill(dates: list[str]) -> dict[str, Any]:
-    """From midnight to midnight: a night belongs to the day at whose 02:00 it begins."""
-    bounds = {"from_date": f"{dates[0]}T00:00:00Z", "to_date": f"{dates[BACKFILLED - 1]}T00:00:00Z"}
+    """From the day before the first night: a night's interval begins there."""
+    before = date.fromisoformat(dates[0]) - timedelta(days=1)
+    bounds = {"from_date": f"{before}T00:00:00Z", "to_date": f"{dates[BACKFILLED - 1]}T00:00:00Z"}
     return {"dag_id": DAG, **bounds, "max_active_runs": 1, "reprocess_behavior": "none"}
 
 

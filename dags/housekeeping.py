@@ -1,7 +1,7 @@
 """What keeps a lake fit for years: people's old tables are removed, and its back-up is restored and checked."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, task
@@ -38,7 +38,7 @@ PARAMS = {
 
 
 @dag(
-    schedule=CronTriggerTimetable(SCHEDULE, timezone="UTC", interval=timedelta(days=7)),
+    schedule=CronTriggerTimetable(SCHEDULE, timezone="UTC"),
     start_date=datetime(1970, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,

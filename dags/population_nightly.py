@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
-    CronTriggerTimetable,
+    CronDataIntervalTimetable,
     DeadlineAlert,
     DeadlineReference,
     Param,
@@ -107,9 +107,10 @@ REASON = "{{ '--reason=' ~ params.reason if params.reason else '' }}"
 
 @dag(
     # A night's interval is the day that ends when it begins.
-    schedule=CronTriggerTimetable(SCHEDULE, timezone="UTC", interval=timedelta(days=1)),
-    # Else before any survey's date: Airflow runs no task of an earlier one, and calls the run a success.
-    start_date=datetime.fromisoformat(CATCH_UP_FROM or "1970-01-01").replace(tzinfo=UTC),
+    schedule=CronDataIntervalTimetable(SCHEDULE, timezone="UTC"),
+    # The first interval begins the day before. Unset, the start is before any survey's date: Airflow runs no task of
+    # an earlier one, and calls the run a success.
+    start_date=datetime.fromisoformat(CATCH_UP_FROM or "1970-01-02").replace(tzinfo=UTC) - timedelta(days=1),
     catchup=bool(CATCH_UP_FROM),
     max_active_runs=1,
     params=PARAMS,

@@ -32,7 +32,7 @@ def test_two_nights_and_one_without_an_extract(tmp_path):
 
     code, log = make_run(lake, extract, "2026-01-01")
     assert code == 0, log[-3000:]
-    first = "validate preprocess training.decide training.train score aggregate report publish"
+    first = "wait_for_extract validate preprocess training.decide training.train score aggregate report publish"
     assert started(log) == first.split()
 
     code, log = make_run(lake, extract, "2026-01-02")
@@ -41,7 +41,7 @@ def test_two_nights_and_one_without_an_extract(tmp_path):
 
     code, log = make_run(lake, tmp_path / "nowhere", "2026-01-03")
     assert code != 0
-    assert started(log) == ["validate"]  # once: a missing file is not tried again
+    assert started(log) == ["wait_for_extract", "validate"]  # once: a missing file is not tried again
     assert "AirflowFailException" in log
 
     with duckdb.connect(str(lake / "public" / "catalog.duckdb"), read_only=True) as catalog:
