@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import DagRun
 
 SCHEDULE = "0 2 * * *"
-# Nights since this date are caught up when the DAG is unpaused; unset, none but the coming ones are scheduled.
+# Nights since this date are caught up when the DAG is unpaused; unset, the last one that was due alone.
 CATCH_UP_FROM = os.environ.get("MINDCENSUS_CATCH_UP_FROM", "")
 PATIENCE = timedelta(hours=12)  # with the extract
 DEADLINE = timedelta(hours=6)  # from the moment when the run comes up
