@@ -56,7 +56,7 @@ define SHOWN
 s/.*\[DAG TEST\] starting task_id=\([^ ]*\).*/   \1/
 s/^[^ ]* \[[a-z]* *\] \(.*[^ ]\) *\[airflow\.task\.stage\]\(.*\)/     \1 \2/
 T
-s/ \(loc\|run\|run_date\|token\)=[^ ]*//g
+s/ \(loc\|run_date\|token\)=[^ ]*//g
 /^     \(Spark-Submit cmd\|Using Spark's default\|WARNING: Using incubator\|Setting Spark\|at \|\.\.\. \|Tmp dir\|Running command\|Output:\|Command exited\)/d
 /^     [0-9/]* [0-9:]* \(INFO\|WARN\) /d
 p

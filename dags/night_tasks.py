@@ -50,10 +50,13 @@ def supervised() -> dict[str, str]:
 
 
 class StageLog:
-    """A hook's log in which a line of JSON, as stages write them, becomes an event with fields of its own."""
+    """A hook's log in which a line of JSON, as stages write them, becomes an event with fields of its own.
 
-    def __init__(self, **fields: Any) -> None:
-        self._log = structlog.get_logger("airflow.task.stage").bind(**fields)
+    Airflow adds the run and the task to each.
+    """
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("airflow.task.stage")
 
     def info(self, event: str, *arguments: Any, **fields: Any) -> None:
         line = event % arguments if arguments else event
@@ -78,18 +81,10 @@ def read_line(line: str) -> dict[str, Any]:
     return {"event": line}
 
 
-def find_run(context: "Context | None") -> dict[str, Any]:
-    """Which run of the DAG speaks; nothing outside Airflow."""
-    run = (context or {}).get("dag_run")
-    return {"run": run.run_id} if run else {}
-
-
-def call_command(
-    stage: str, arguments: Sequence[str], hook: SubprocessHook | None = None, context: "Context | None" = None
-) -> str:
+def call_command(stage: str, arguments: Sequence[str], hook: SubprocessHook | None = None) -> str:
     """Runs one stage of the command and returns its last line; empty arguments are left out. Raises `failure_of`."""
     hook = hook or SubprocessHook()
-    hook._log = StageLog(**find_run(context))
+    hook._log = StageLog()
     result = hook.run_command([COMMAND, stage, *filter(None, arguments)], env=os.environ | supervised())
     if result.exit_code:
         raise failure_of(stage, result.exit_code)
@@ -109,7 +104,7 @@ class StageOperator(BaseOperator):
 
     def execute(self, context: "Context") -> None:
         # Returns nothing, so that no line of output becomes an XCom.
-        call_command(self.stage, self.arguments, self._subprocess, context)
+        call_command(self.stage, self.arguments, self._subprocess)
 
     def on_kill(self) -> None:
         self._subprocess.send_sigterm()
@@ -137,7 +132,7 @@ class SparkStageOperator(SparkSubmitOperator):
         self.application_args = list(filter(None, self.application_args or ()))
         self.env_vars = supervised()
         self._hook = self._get_hook()
-        self._hook._log = StageLog(**find_run(context))
+        self._hook._log = StageLog()
         try:
             super().execute(context)
             return

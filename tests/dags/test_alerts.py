@@ -62,7 +62,7 @@ def test_a_stages_line_becomes_an_event_with_its_fields():
     assert read_line(json.dumps(line)) == line
     for plain in ("{not json", "[1]", '{"no": "event"}', "a line"):
         assert read_line(plain) == {"event": plain}
-    log = StageLog(run="scheduled__2026-01-31")
+    log = StageLog()
     log.info("%s", json.dumps(line))
     log.info("a line with 100 % of nothing")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.endings import read_view
 from jobs.lake import Lake
 from jobs.retain import PEOPLE_TABLES, Removed, retain
 from tests.nights.conftest import Copy, SmallNight
-from tests.nights.small_night import FIRST, CommandLine, read_view
+from tests.nights.small_night import FIRST, CommandLine
 
 NIGHTS, KEPT = 14, 10  # the last ten are always kept: later releases are compared with them
 TODAY = date.fromisoformat(FIRST) + timedelta(days=NIGHTS)
@@ -23,7 +24,8 @@ def lake(copy_lake: Copy, tmp_path: Path) -> Lake:
     text = next(lake.restricted.glob(f"runs/run_date={FIRST}/*.json")).read_text()
     for back in range(1, NIGHTS):
         day = (date.fromisoformat(FIRST) + timedelta(days=back)).isoformat()
-        manifest = json.loads(text.replace(FIRST, day)) | {"token": back + 1}
+        moved = text.replace(f"run_date={FIRST}", f"run_date={day}")
+        manifest = json.loads(moved) | {"run_date": day, "token": back + 1}
         named = [f["path"] for s in manifest["stages"].values() for files in s["tables"].values() for f in files]
         for path in (*named, manifest["stages"]["report"]["details"]["report"]):
             (lake.root / path).parent.mkdir(parents=True, exist_ok=True)
