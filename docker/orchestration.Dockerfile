@@ -16,7 +16,7 @@ RUN grep -vE '^(altair|duckdb|great-expectations|pandas|petastorm|pyarrow|pyread
     && pip install --no-deps --requirement /tmp/airflow.lock \
     && rm /tmp/airflow.lock \
     && useradd --uid 50000 --gid 0 --create-home --home-dir "$AIRFLOW_HOME" airflow \
-    && install --directory --owner 50000 --mode 0750 "$AIRFLOW_HOME/logs"
+    && install --directory --owner 50000 --mode 0750 "$AIRFLOW_HOME/logs" "$AIRFLOW_HOME/users"
 
 COPY dags ./dags
 COPY docker/health.py docker/pools.json ./docker/
