@@ -176,6 +176,8 @@ def load_scorer(model: str, arithmetic: "Arithmetic") -> "Scorer":
 
     keep_freed_memory()
     scorer = Scorer.load(Path(model), arithmetic)
+    nobody = pa.table({key: pa.array([], pa.int8()) for key in scorer.model.spec.columns})
+    scorer.score(nobody)  # what the first batch imports is part of the start
     gc.collect()
     gc.freeze()
     return scorer

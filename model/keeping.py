@@ -52,12 +52,15 @@ def keep_profiles(
     """
     [now] = read_people(pieces, spec, [PERSON], sys.maxsize)
     [then] = read_people(earlier.features, spec, [PERSON], sys.maxsize)
-    places = _find_answers(now, then, spec)
+    made = _read_profiles(earlier, [PERSON, *columns.names], then.num_rows)
+    # Whoever has put a night's files together anew may have moved its people: then nobody is found.
+    moved = not made.column(PERSON).equals(then.column(PERSON))
+    places = np.full(now.num_rows, -1) if moved else _find_answers(now, then, spec)
     new = places < 0
     places[new] = then.num_rows + np.arange(new.sum())
-    there = _read_profiles(earlier, columns, then.num_rows)
     scored = score(now.filter(pa.array(new)))
-    return Kept(pa.concat_tables([there, scored]).combine_chunks(), places, int((~new).sum()))
+    profiles = pa.concat_tables([made.select(columns.names).cast(columns), scored]).combine_chunks()
+    return Kept(profiles, places, int((~new).sum()))
 
 
 def _find_answers(now: pa.Table, then: pa.Table, spec: FeatureSpec) -> Rows:
@@ -70,9 +73,9 @@ def _find_answers(now: pa.Table, then: pa.Table, spec: FeatureSpec) -> Rows:
     return places
 
 
-def _read_profiles(earlier: Earlier, columns: pa.Schema, rows: int) -> pa.Table:
+def _read_profiles(earlier: Earlier, names: Sequence[str], rows: int) -> pa.Table:
     parts = []
     for piece in earlier.profiles:
         with open_parquet(piece.path) as file:
-            parts.append(file.read_row_groups(list(piece.row_groups or ()), columns=columns.names, use_threads=False))
-    return pa.concat_tables(parts).slice(earlier.skip, rows).select(columns.names).cast(columns)
+            parts.append(file.read_row_groups(list(piece.row_groups or ()), columns=names, use_threads=False))
+    return pa.concat_tables(parts).slice(earlier.skip, rows).select(names)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.endings import read_manifest
 from expectations.codebook import read_codebook
 from jobs import keeping
 from jobs.job import Job
@@ -24,10 +25,10 @@ from model import scoring
 from model.scoring import Scorer, score_file
 from model.spec import PERSON
 from tests.nights.conftest import Copy, SmallNight
-from tests.nights.small_night import COLUMNS, FIRST, SECOND, CommandLine, read_manifest, simulate_rows, write_extract
+from tests.nights.small_night import COLUMNS, FIRST, SECOND, CommandLine, simulate_rows, write_extract
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Survey:
     """Features of the small night, in the order of their pseudonyms, and what makes profiles of them."""
 
@@ -145,6 +146,10 @@ def test_people_in_another_order_are_not_looked_for(
     order = np.random.default_rng(1).permutation(len(survey.people))
     features = Layout(500, 100, False).write(survey.people.take(pa.array(order)), tmp_path / "features")
     profiles, _ = score_items(survey, deal(features, tmp_path / "profiles", 700))
+    again = place_items(deal(features, tmp_path / "again", 5_000), features, profiles[::-1])
+    found, kept = score_items(survey, again)
+    assert kept == 0, "profiles that do not lie as their people do"
+    assert pq.ParquetFile(found[0]).read() == pa.concat_tables([pq.ParquetFile(file).read() for file in profiles])
     monkeypatch.setattr(keeping, "MOST_ROWS", 1_000)
     with pytest.raises(NothingKept, match="people in another order"):
         place_items(deal(features, tmp_path / "now", 700), features, profiles)
