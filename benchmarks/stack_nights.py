@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from jobs.demo_model import build_country
 PROJECT = Path(__file__).resolve().parent.parent
 DAG = "population_nightly"
 PEOPLE, SCHEDULED, BACKFILLED = 2_000, 3, 5
-LATEST = 45 * 60  # seconds for each of the two
+PATIENCE = 30 * 60  # seconds without any change
 EVERY = 5.0
 WIDTH, HEIGHT, SETTLE = 1400, 900, 20  # pixels, and seconds until the page has drawn itself
 
@@ -108,23 +108,27 @@ def describe_backfill(dates: list[str]) -> dict[str, Any]:
 
 def wait_for_wait(api: AirflowApi) -> None:
     """Until the last night's extract is waited for: its run comes up last, so the others have ended by then."""
-    wait_until(lambda: any(run["state"] == "running" and is_deferred(api, run) for run in list_runs(api)))
-
-
-def is_deferred(api: AirflowApi, run: dict[str, Any]) -> bool:
-    return any(task["state"] == "deferred" for task in api.read_tasks(DAG, run["dag_run_id"]))
+    wait_until(api, lambda states: "deferred" in states.elements())
 
 
 def wait_for_runs(api: AirflowApi, number: int) -> None:
-    wait_until(lambda: sum(run["state"] in FINAL for run in list_runs(api)) >= number)
+    wait_until(api, lambda states: sum(run["state"] in FINAL for run in list_runs(api)) >= number)
 
 
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + LATEST
-    while not condition():
-        if time.monotonic() > deadline:
+def wait_until(api: AirflowApi, condition: Callable[[Counter[str]], bool]) -> None:
+    """Looks at the number of tasks in each state again and again."""
+    last, changed = Counter[str](), time.monotonic()
+    while not condition(states := count_tasks(api)):
+        if states != last:
+            last, changed = states, time.monotonic()
+        if time.monotonic() > changed + PATIENCE:
             sys.exit("stack_nights: nothing more happens; look at the stack's logs")
         time.sleep(EVERY)
+
+
+def count_tasks(api: AirflowApi) -> Counter[str]:
+    tasks = (task for run in list_runs(api) for task in api.read_tasks(DAG, run["dag_run_id"]))
+    return Counter(str(task["state"]) for task in tasks)
 
 
 def list_runs(api: AirflowApi) -> list[dict[str, Any]]:
@@ -133,12 +137,9 @@ def list_runs(api: AirflowApi) -> list[dict[str, Any]]:
 
 
 def describe_runs(api: AirflowApi) -> dict[str, Any]:
-    runs = list_runs(api)
-    tasks = Counter(task["state"] for run in runs for task in api.read_tasks(DAG, run["dag_run_id"]))
-    return {
-        "runs": dict(sorted(Counter(f"{run['run_type']} {run['state']}" for run in runs).items())),
-        "tasks": dict(tasks),
-    }
+    """Runs by type and state, and tasks by state."""
+    runs = Counter(f"{run['run_type']} {run['state']}" for run in list_runs(api))
+    return {"runs": dict(sorted(runs.items())), "tasks": dict(sorted(count_tasks(api).items()))}
 
 
 def shoot(api: AirflowApi, folder: Path, picture: Path) -> None:
