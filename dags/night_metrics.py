@@ -46,6 +46,7 @@ def list_metrics(status: Mapping[str, Any], now: float) -> dict[str, float]:
     metrics |= {
         f"rows.{fate}": round(rows, -2) for fate, rows in {"delivered": night["delivered"], **night["rows"]}.items()
     }
+    metrics["model.refused"] = float(bool(night["refused"]))
     judged = night["rows"]["features"] + night["rows"]["quarantined"] + night["rows"]["duplicates"]
     metrics["quarantined_share"] = round(night["rows"]["quarantined"] / judged, 2) if judged else 0.0
     if drift := night["drift"]:

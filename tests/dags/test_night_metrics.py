@@ -22,6 +22,7 @@ NIGHT = {
     "delivered": 1_520,
     "rows": {"features": 1_410, "quarantined": 30, "duplicates": 20, "ineligible": 60, "withdrawn": 0},
     "drift": {"limit": 0.25, "answers": {"key": "mood_1", "psi": 0.021}, "profiles": None},
+    "refused": ["it foretells hidden answers worse"],
     "release": {"public": False, "why": "too soon", "next_possible": "2026-03-08"},
 }
 STATUS = {"state": "well", "nights": [NIGHT], "failed": [], "making": [], "holder": None}
@@ -40,6 +41,7 @@ EXPECTED = {
     "rows.ineligible": 100,
     "rows.withdrawn": 0,
     "quarantined_share": 0.02,
+    "model.refused": 1.0,
     "drift.answers": 0.021,
     "drift.limit": 0.25,
 }
