@@ -243,13 +243,13 @@ def read_people(lake: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def list_lake(lake: Path) -> dict[str, tuple[int, int]]:
     """Inode and size of every data file, manifest and report: what no later run may touch."""
-    kept = (".parquet", ".json", ".html")
-    chosen = [path for path in lake.rglob("*") if path.suffix in kept and "latest" not in path.name]
-    remade = ("dictionary", "public/runs", "promotions.json", "restricted/attempts", "nights.html")
+    kept, remade = (".parquet", ".json", ".html"), ("latest", "dictionary", "promotions.json", "nights.html")
+    passing = ("public/runs", "restricted/attempts", "restricted/leases")
+    chosen = [path for path in lake.rglob("*") if path.suffix in kept and not any(name in path.name for name in remade)]
     return {
-        name: (path.stat().st_ino, path.stat().st_size)
+        str(path.relative_to(lake)): (path.stat().st_ino, path.stat().st_size)
         for path in chosen
-        if not any(part in (name := str(path.relative_to(lake))) for part in remade)
+        if not str(path.relative_to(lake)).startswith(passing)
     }
 
 
