@@ -162,7 +162,11 @@ def _describe_night(night: Published, status: Status) -> list[tuple[str, str]]:
         ("seconds", ", ".join(f"{stage} {seconds:,.0f}" for stage, seconds in night.seconds.items())),
         ("set aside", f"{', '.join(aside)}; by rule: {rules or 'none'}"),
         ("drift", _describe_drift(night)),
-        ("model", f"{night.model_version} of series {night.series}" + (f"; {night.trained}" if night.trained else "")),
+        (
+            "model",
+            f"{night.model_version} of series {night.series}"
+            + (f"; trained: {night.trained}" if night.trained else ""),
+        ),
     ]
     if night.refused:
         facts.append(("refused", "; ".join(night.refused)))
