@@ -5,7 +5,7 @@ A night that the release calendar keeps internal has no public tables: nothing o
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,71 +49,107 @@ from jobs.tables import (
 from jobs.trait_estimates import estimate_traits
 
 
+@dataclass(frozen=True)
+class Added:
+    """What one pass over the people added up: sums of `everything`, and what needs passes of its own.
+
+    `hidden` are the breakdowns that standardised figures need and nobody publishes.
+    """
+
+    survey: Survey
+    everything: pa.Table
+    hidden: Sequence[Breakdown]
+    quantiles: Sequence[CohortRow]
+    imputed: Imputed | None
+
+
 def run(job: Job) -> StageRecord:
     """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`, ModelError for a model that
     does not fit the features."""
-    night, outcomes, breakdowns = job.night, job.book.parsed_outcomes(), job.book.breakdowns
-    design, sampled = read_design(night.paths("validate", "design")), read_sampled(night.paths("validate", "design"))
-    trained, files = night.read("train").details, night.paths("score", "profiles")
-    with spark_session(job.lake, "aggregate") as session:
-        spark = session.sparkContext
-        added = list_unpublished(breakdowns, job.book.standard)
-        everything = domain_sums(spark, files, list_sums(outcomes), [*breakdowns, *added])
-        sums, unpublished = split_sums(everything, breakdowns)
-        replicates = _find_replicates(spark, job)
-        repeated = _repeat(replicates, job.book, added) if replicates else None
-        survey = Survey(job.run_date, sums, design, job.book.design.lonely_psu, sampled, repeated)
-        quantiles = estimate_quantile_rows(spark, files, outcomes, breakdowns, survey, replicates)
-        imputed = None
-        if any(outcome.latent for outcome in outcomes):
-            model, features = job.lake.root / trained["folder"], night.paths("preprocess", "features")
-            imputed = impute_traits(spark, model, features, design, job.book)
-    last = find_last(job)
-    earlier = last.survey if last and not replicates else None
-    rows, groups = [*estimate_rows(survey, outcomes, earlier), *quantiles], None
-    if replicates:
-        rows += _compare_nights(rows, last)
-    if standard := job.book.standard:
-        rows += estimate_standardised_rows(survey, everything, outcomes, breakdowns, standard)
-        hidden = estimate_bases(replace(survey, sums=unpublished), outcomes)
-        groups = Groups(standard, cross_breakdowns(breakdowns, standard), hidden)
-    if imputed:
-        traits = _estimate_traits(imputed, design, sampled, job.book)
-        rows += [*traits, *_compare_nights(traits, last, trained)]
-    rows, profile, decision = sort_rows(rows), PROFILES[job.book.disclosure.profile], decide_release(job)
+    night, trained = job.night, job.night.read("train").details
+    added, last, decision = _add_up(job), find_last(job), decide_release(job)
+    rows, groups = _estimate(job, added, last)
     scratch = night.scratch("aggregate")
-    # Outcomes made of a trait have the unit of the model's series.
-    series = {outcome.name: trained["series"] for outcome in outcomes if outcome.latent}
-    internal_columns, public_columns = (estimates_columns(job.book, internal) for internal in (True, False))
+    write = Writer(job.book, scratch, trained["series"])
     written = {
-        "cohort_sums": _write_sums(sums, job.book, scratch / "sums"),
-        "cohorts_internal": _write(rows, job.book, internal_columns, scratch / "internal", series),
+        "cohort_sums": write.sums(added.survey.sums),
+        "cohorts_internal": write.rows(rows, estimates_columns(job.book, True), "internal"),
     }
     public: list[CohortRow] = []
     if decision.public:
-        dominated = find_dominated(files, [*breakdowns, *added], outcomes, profile, scratch)
-        rows = mark_dominated(rows, dominated)
-        groups = replace(groups, unpublished=mark_dominated(groups.unpublished, dominated)) if groups else None
-        releases = read_earlier(job.lake, night.token, job.book, files, scratch)
-        public = protect_kinds(rows, outcomes, last.shown if last else {}, profile, releases, groups)
-        hidden_rows, public = list_hidden(public), merge_labels(public)
-        shares = _describe(imputed, public, rows, job.book, trained["series"]) if imputed else []
-        suppressions = suppressions_columns(job.book)
+        profile = PROFILES[job.book.disclosure.profile]
+        protected = _protect(job, added, last, rows, groups, scratch)
+        hidden_rows, public = list_hidden(protected), merge_labels(protected)
+        shares = _describe(added.imputed, public, rows, job.book, trained["series"]) if added.imputed else []
         written |= {
-            "suppressions": _write(hidden_rows, job.book, suppressions, scratch / "suppressions", series),
-            "cohorts": _write(public, job.book, public_columns, scratch / "public", series),
-            "quality": _write_table(_measure_quality(job, profile), quality_columns(), scratch / "quality"),
-            "distributions": _write_table(shares, distributions_columns(job.book), scratch / "distributions"),
+            "suppressions": write.rows(hidden_rows, suppressions_columns(job.book), "suppressions"),
+            "cohorts": write.rows(public, estimates_columns(job.book, False), "public"),
+            "quality": write.records(_measure_quality(job, profile), quality_columns(), "quality"),
+            "distributions": write.records(shares, distributions_columns(job.book), "distributions"),
         }
     tables = {table: night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
     since = last.survey.run_date.isoformat() if last else None
-    imputation = imputed.details if imputed else None
+    imputation = added.imputed.details if added.imputed else None
     details = {"plausible_values": imputation, "since": since, "release": decision.to_json()}
     inputs = night.digests("validate", "preprocess", "train", "score")
     return StageRecord("aggregate", inputs, tables, counts, details)
+
+
+def _add_up(job: Job) -> Added:
+    """All that Spark does of a night's estimates."""
+    night, book, outcomes = job.night, job.book, job.book.parsed_outcomes()
+    files, features = night.paths("score", "profiles"), night.paths("preprocess", "features")
+    design, sampled = read_design(night.paths("validate", "design")), read_sampled(night.paths("validate", "design"))
+    hidden = list_unpublished(book.breakdowns, book.standard)
+    with spark_session(job.lake, "aggregate") as session:
+        spark = session.sparkContext
+        everything = domain_sums(spark, files, list_sums(outcomes), [*book.breakdowns, *hidden])
+        replicates = _find_replicates(spark, job)
+        repeated = _repeat(replicates, book, hidden) if replicates else None
+        sums, _ = split_sums(everything, book.breakdowns)
+        survey = Survey(job.run_date, sums, design, book.design.lonely_psu, sampled, repeated)
+        quantiles = estimate_quantile_rows(spark, files, outcomes, book.breakdowns, survey, replicates)
+        imputed = None
+        if any(outcome.latent for outcome in outcomes):
+            imputed = impute_traits(
+                spark, job.lake.root / night.read("train").details["folder"], features, design, book
+            )
+    return Added(survey, everything, hidden, quantiles, imputed)
+
+
+def _estimate(job: Job, added: Added, last: Last | None) -> tuple[list[CohortRow], Groups | None]:
+    """The rows of every kind, and of which cells standardised ones are made."""
+    book, survey, outcomes, groups = job.book, added.survey, job.book.parsed_outcomes(), None
+    rows = estimate_rows(survey, outcomes, last.survey if last and not survey.replicates else None)
+    rows += added.quantiles
+    if survey.replicates:
+        rows += _compare_nights(rows, last)
+    if standard := book.standard:
+        rows += estimate_standardised_rows(survey, added.everything, outcomes, book.breakdowns, standard)
+        _, unpublished = split_sums(added.everything, book.breakdowns)
+        hidden = estimate_bases(replace(survey, sums=unpublished), outcomes)
+        groups = Groups(standard, cross_breakdowns(book.breakdowns, standard), hidden)
+    if added.imputed:
+        traits = _estimate_traits(added.imputed, survey.design, survey.sampled or {}, book)
+        rows += [*traits, *_compare_nights(traits, last, job.night.read("train").details)]
+    return sort_rows(rows), groups
+
+
+def _protect(
+    job: Job, added: Added, last: Last | None, rows: Sequence[CohortRow], groups: Groups | None, scratch: Path
+) -> list[CohortRow]:
+    """The rows as disclosure control leaves them, beside the earlier releases."""
+    profile, outcomes = PROFILES[job.book.disclosure.profile], job.book.parsed_outcomes()
+    files = job.night.paths("score", "profiles")
+    dominated = find_dominated(files, [*job.book.breakdowns, *added.hidden], outcomes, profile, scratch)
+    if groups:
+        groups = replace(groups, unpublished=mark_dominated(groups.unpublished, dominated))
+    releases = read_earlier(job.lake, job.night.token, job.book, files, scratch)
+    marked, before = mark_dominated(rows, dominated), last.shown if last else {}
+    return protect_kinds(marked, outcomes, before, profile, releases, groups)
 
 
 def _find_replicates(spark: SparkContext, job: Job) -> ReplicatePass | None:
@@ -164,28 +200,33 @@ def _describe(
     return [{**empty, **share, "model_series": series} for share in shares]
 
 
-def _write_sums(sums: pa.Table, book: Codebook, file: Path) -> Path:
-    """The sums with a column for every cohort, those of no breakdown too."""
-    schema = arrow_schema(sums_columns(book))
-    empty = pa.nulls(len(sums), pa.string())
-    columns = [sums[name] if name in sums.column_names else empty for name in schema.names]
-    pq.write_table(pa.table(columns, schema.names).cast(schema), file, compression="zstd")
-    return file
+@dataclass(frozen=True)
+class Writer:
+    """Writes the stage's tables into a folder; outcomes made of a trait have the unit of the model's `series`."""
 
+    book: Codebook
+    folder: Path
+    series: str
 
-def _write(
-    rows: Sequence[CohortRow], book: Codebook, columns: Sequence[ColumnSpec], file: Path, series: Mapping[str, str]
-) -> Path:
-    cohorts = [cohort.key for cohort in book.cohorts]
-    records = [{**row.to_record(cohorts), "model_series": series.get(row.outcome)} for row in rows]
-    return _write_table(records, columns, file)
+    def sums(self, sums: pa.Table) -> Path:
+        """The sums with a column for every cohort, those of no breakdown too."""
+        schema, file = arrow_schema(sums_columns(self.book)), self.folder / "sums"
+        empty = pa.nulls(len(sums), pa.string())
+        columns = [sums[name] if name in sums.column_names else empty for name in schema.names]
+        pq.write_table(pa.table(columns, schema.names).cast(schema), file, compression="zstd")
+        return file
 
+    def rows(self, rows: Sequence[CohortRow], columns: Sequence[ColumnSpec], name: str) -> Path:
+        cohorts = [cohort.key for cohort in self.book.cohorts]
+        series = {outcome.name: self.series for outcome in self.book.parsed_outcomes() if outcome.latent}
+        records = [{**row.to_record(cohorts), "model_series": series.get(row.outcome)} for row in rows]
+        return self.records(records, columns, name)
 
-def _write_table(records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnSpec], file: Path) -> Path:
-    names = [column.name for column in columns]
-    chosen = [{name: record[name] for name in names} for record in records]
-    pq.write_table(pa.Table.from_pylist(chosen, arrow_schema(columns)), file, compression="zstd")
-    return file
+    def records(self, records: Sequence[Mapping[str, Any]], columns: Sequence[ColumnSpec], name: str) -> Path:
+        names, file = [column.name for column in columns], self.folder / name
+        chosen = [{column: record[column] for column in names} for record in records]
+        pq.write_table(pa.Table.from_pylist(chosen, arrow_schema(columns)), file, compression="zstd")
+        return file
 
 
 def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
