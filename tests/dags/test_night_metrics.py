@@ -10,6 +10,9 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import pytest
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 import night_metrics
@@ -57,13 +60,13 @@ tell_metrics({"params": {"lake": "/data/lake"}})
 """
 
 
-def tell(folder, **settings):
-    """Tells of STATUS in a process of its own; what the lake's command prints stands in for a lake."""
-    command = folder / "mindcensus"
+@pytest.fixture
+def command(tmp_path):
+    """What the lake's command prints stands in for a lake."""
+    command = tmp_path / "mindcensus"
     command.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(STATUS)}\nEND\nexit 12\n")
     command.chmod(0o755)
-    environment = {**os.environ, **settings, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([sys.executable, "-c", TELL], cwd=PROJECT / "dags", env=environment, check=True, timeout=120)
+    return command
 
 
 def test_names_and_values():
@@ -78,13 +81,17 @@ def read_packets(receiver):
             yield receiver.recv(1024).decode()
 
 
-def test_over_a_real_socket(tmp_path):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+def test_over_a_real_socket(command, monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, monkeypatch.context() as settings:
         receiver.bind(("127.0.0.1", 0))
         receiver.setblocking(False)
-        port = str(receiver.getsockname()[1])
-        tell(tmp_path, AIRFLOW__METRICS__STATSD_ON="True", AIRFLOW__METRICS__STATSD_PORT=port)
+        settings.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
+        settings.setenv("AIRFLOW__METRICS__STATSD_PORT", str(receiver.getsockname()[1]))
+        settings.setattr(night_metrics, "COMMAND", str(command))
+        stats.initialize(factory=get_stats_factory(), export_legacy_names=False)
+        tell_metrics({"params": {"lake": "/data/lake"}})
         told = dict(packet.split(":", 1) for packet in read_packets(receiver) if ".mindcensus." in packet)
+    stats.initialize(factory=get_stats_factory(), export_legacy_names=False)  # none again
     assert {name.removeprefix("airflow.mindcensus.") for name in told} == set(EXPECTED)
     assert told["airflow.mindcensus.stage.validate.seconds"] == "100.5|g"
     assert told["airflow.mindcensus.drift.answers"] == "0.021|g"
@@ -101,16 +108,18 @@ class Receiver(BaseHTTPRequestHandler):
         pass
 
 
-def test_over_otlp(tmp_path):
+def test_over_otlp(command):
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
         server.requests = []
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        tell(
-            tmp_path,
-            AIRFLOW__METRICS__OTEL_ON="True",
-            OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="http/protobuf",
-            OTEL_EXPORTER_OTLP_METRICS_ENDPOINT=f"http://127.0.0.1:{server.server_port}/v1/metrics",
-        )
+        settings = {
+            "AIRFLOW__METRICS__OTEL_ON": "True",
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://127.0.0.1:{server.server_port}/v1/metrics",
+            "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        program = [sys.executable, "-c", TELL]
+        subprocess.run(program, cwd=PROJECT / "dags", env=os.environ | settings, check=True, timeout=120)
         server.shutdown()
     resources = [resource for request in server.requests for resource in request.resource_metrics]
     metrics = [metric for resource in resources for scope in resource.scope_metrics for metric in scope.metrics]
