@@ -116,7 +116,7 @@ def test_the_compose_files_services_are_those_of_the_stack(tmp_path):
     ports = {"api": 1, "postgres": 2, "master": 3, "worker-1": 4, "worker-2": 5}
     services = {service.name: service for service in read_services(Place(tmp_path, tmp_path, tmp_path, ports))}
     assert list(services) == [
-        *("postgres", "migrate", "api-server", "dag-processor", "triggerer", "scheduler"),
+        *("postgres", "migrate", "pools", "api-server", "dag-processor", "triggerer", "scheduler"),
         *("spark-master", "spark-worker-1", "spark-worker-2"),
     ]
     for service in services.values():
