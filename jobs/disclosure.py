@@ -195,14 +195,15 @@ def _redact_figure(row: CohortRow, profile: Profile) -> str | None:
     figures = row.figures
     if not figures.n:
         return None
+    # First, so that of cells with as few, this reason tells no more than their public df does.
+    if figures.df is not None and figures.df < profile.min_df:
+        return TOO_FEW_DF
     if figures.n_cases is not None:
         sides = (figures.n_cases, figures.n - figures.n_cases)
         if any(is_small(side, profile.redact_up_to, profile.zero != "shown") for side in sides):
             return TOO_FEW_CASES
     if figures.kind == "mean" and figures.se == 0 and figures.estimate is not None:
         return UNIFORM
-    if figures.df is not None and figures.df < profile.min_df:
-        return TOO_FEW_DF
     if row.telling:
         return row.telling
     return None
