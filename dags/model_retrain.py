@@ -59,7 +59,8 @@ def model_retrain() -> None:
         },
         wait_for_completion=True,
         deferrable=True,
-        # It waits for other tasks, which may need the lake.
+        # It waits for other tasks, which may need the lake, and which are tried again by themselves.
+        retries=0,
         pool="default_pool",
         execution_timeout=None,
     )
