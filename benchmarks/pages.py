@@ -159,7 +159,7 @@ def browse() -> Iterator[Browser]:
             port = port_file.read_text().splitlines()[0]
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
                 page = next(tab for tab in json.load(answer) if tab["type"] == "page")
-            with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+            with connect(page["webSocketDebuggerUrl"], max_size=None, ping_interval=None) as socket:
                 yield Browser(socket)
         finally:
             process.terminate()

@@ -32,7 +32,8 @@ DAG = "population_nightly"
 PEOPLE, SCHEDULED, BACKFILLED = 2_000, 3, 5
 PATIENCE = 30 * 60  # seconds without any change
 EVERY = 5.0
-WIDTH, HEIGHT, SETTLE = 1400, 900, 20  # pixels, and seconds until the page has drawn itself
+WIDTH, HEIGHT = 1400, 900  # pixels of the picture
+LAST_TASK, LONGEST_DRAWING, SETTLE = "publish", 120, 5  # the page is drawn when it names the task; seconds
 
 
 def main() -> int:
@@ -151,6 +152,9 @@ def shoot(api: AirflowApi, folder: Path, picture: Path) -> None:
         browser.ask("Network.setCookie", name="_token", value=api._log_in(), url=known["address"])
         browser.ask("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
         browser.ask("Page.navigate", url=f"{known['address']}/dags/{DAG}")
+        deadline = time.monotonic() + LONGEST_DRAWING
+        while LAST_TASK not in str(browser.run("document.body.innerText")) and time.monotonic() < deadline:
+            time.sleep(1)
         time.sleep(SETTLE)
         picture.write_bytes(base64.b64decode(browser.ask("Page.captureScreenshot", format="png")["data"]))
 
