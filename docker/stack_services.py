@@ -87,7 +87,9 @@ def read_compose(place: Place, **more: str) -> dict[str, Any]:
 
 
 def read_service(name: str, found: Mapping[str, Any], place: Place) -> Service:
-    environment = base_environment(place) | {key: str(value) for key, value in found.get("environment", {}).items()}
+    # A variable that is set to nothing is YAML's null.
+    told = {key: "" if value is None else str(value) for key, value in found.get("environment", {}).items()}
+    environment = base_environment(place) | told
     check = found.get("healthcheck", {})
     command, user = tuple(shlex.split(found.get("command", ""))), None
     if name == "postgres":
