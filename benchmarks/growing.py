@@ -122,9 +122,10 @@ def write_features(scene: Scene, folder: Path) -> None:
 
 def draw_pseudonyms(random: np.random.Generator, number: int, count: int, rows: int) -> pa.Array:
     """As many pseudonyms, rising, of the file's part of all that there can be."""
-    first, after = (2**32 * place // count for place in (number, number + 1))
-    heads = np.sort(random.integers(first, after, rows)).astype(">u4").view(np.uint8).reshape(rows, 4)
-    names = np.hstack([heads, random.integers(0, 256, (rows, 28), dtype=np.uint8)]).tobytes().hex()
+    first, after = (2**64 * place // count for place in (number, number + 1))
+    heads = np.sort(random.integers(first, after, rows, dtype=np.uint64)).astype(">u8")
+    tails = random.integers(0, 256, (rows, 24), dtype=np.uint8)
+    names = np.hstack([heads.view(np.uint8).reshape(rows, 8), tails]).tobytes().hex()
     return pa.array([names[place : place + 64] for place in range(0, 64 * rows, 64)])
 
 

@@ -175,6 +175,7 @@ def load_scorer(model: str, arithmetic: "Arithmetic") -> "Scorer":
     from model.scoring import Scorer
 
     keep_freed_memory()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own gives pages back, and the kernel clears them anew
     scorer = Scorer.load(Path(model), arithmetic)
     nobody = pa.table({key: pa.array([], pa.int8()) for key in scorer.model.spec.columns})
     scorer.score(nobody)  # what the first batch imports is part of the start
