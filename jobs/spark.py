@@ -10,6 +10,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from jobs.cluster import cluster_settings, find_master, is_cluster, is_submitted, read_given
 from jobs.lake import Lake
 from jobs.machine import measure_machine
 from jobs.profiling import note_spark
@@ -67,15 +68,18 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     # What a killed run left: whoever starts a session holds the lake.
     shutil.rmtree(scratch.parent, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    builder = SparkSession.builder.appName(f"mindcensus {stage}")
-    for key, value in settings(lake).items():
-        builder = builder.config(key, value)
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
-        size = measure_machine()
-        builder = builder.master(os.environ.get("MINDCENSUS_SPARK_MASTER", f"local[{size.cores},{ATTEMPTS}]"))
+    size = measure_machine()
+    master = find_master(f"local[{size.cores},{ATTEMPTS}]")
+    chosen = settings(lake)
+    own: dict[str, str] = {}
+    if not is_submitted():
         heap = os.environ.get("MINDCENSUS_DRIVER_MEMORY", f"{size.heap // 2**20}m")
-        builder = builder.config("spark.driver.memory", heap)
-        builder = builder.config("spark.log.level", LOG_LEVEL)
+        own = {"spark.master": master, "spark.driver.memory": heap, "spark.log.level": LOG_LEVEL}
+    if is_cluster(master):
+        chosen |= cluster_settings(master, read_given(own))
+    builder = SparkSession.builder.appName(f"mindcensus {stage}")
+    for key, value in {**chosen, **own}.items():
+        builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel(LOG_LEVEL)
     try:

@@ -21,6 +21,7 @@ from jobs.lake import Lake, StageRecord
 from jobs.model_card import write_card
 from jobs.model_spec import build_spec
 from jobs.promotions import find_model
+from jobs.spread import share_training
 from model.arithmetic import choose_arithmetic
 from model.covariates import read_covariates
 from model.drift import compare_shares, share_answers, share_traits
@@ -207,16 +208,18 @@ def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | Non
 
 def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> Model:
     """Trains under a name made of all that goes in, so that a training done before is found and not done again."""
-    spec, settings = build_spec(job.book), replace(SETTINGS, device=choose_arithmetic().device)
+    spec, device = build_spec(job.book), choose_arithmetic().device
     made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__, champion.model_version if champion else None]
-    content = json.dumps([spec.to_json(), asdict(settings), hash_answers(features, spec), made_by], sort_keys=True)
-    version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    folder = job.lake.restricted / "models" / version
-    checkpoints = folder.with_name(f".{version}.checkpoints")
-    _set_aside_damaged(folder)
-    if not folder.exists():
-        start = champion.result if champion else None
-        save_model(folder, train(features, spec, settings, checkpoints, champion=start), version)
+    with share_training(job.lake, features, device) as (ranks, fit):
+        settings = replace(SETTINGS, device=device, ranks=ranks)
+        content = json.dumps([spec.to_json(), asdict(settings), hash_answers(features, spec), made_by], sort_keys=True)
+        version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        folder = job.lake.restricted / "models" / version
+        checkpoints = folder.with_name(f".{version}.checkpoints")
+        _set_aside_damaged(folder)
+        if not folder.exists():
+            start = champion.result if champion else None
+            save_model(folder, train(features, spec, settings, checkpoints, champion=start, fit=fit), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
 

@@ -28,9 +28,8 @@ def list_made(network: Network) -> str:
     """What `ip` still knows of a network."""
     commands = (["ip", "netns", "list"], ["ip", "-brief", "link"])
     told = "\n".join(subprocess.run(command, capture_output=True, text=True).stdout for command in commands)
-    return "\n".join(
-        line for line in told.splitlines() if line.startswith((f"mcens{network.number}-", f"mcens{network.number} "))
-    )
+    made = tuple(f"mcens{network.number}{end}" for end in "- v")
+    return "\n".join(line for line in told.splitlines() if line.startswith(made))
 
 
 def test_a_namespace_is_cut_off_and_joined_again() -> None:
