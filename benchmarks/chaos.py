@@ -50,6 +50,7 @@ class Outcome:
 
 def main() -> int:
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("chaos: ended; --resume goes on"))  # what was made is taken away
     if obstacle := find_obstacle():
         sys.exit(f"chaos: {obstacle}")
     folder: Path = arguments.folder.resolve()
