@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.airflow_api import FINAL, AirflowApi
 from benchmarks.chaos_faults import FAULTS, Ground, NotLanded, find_driver
-from benchmarks.chaos_nights import SECOND, Undisturbed, describe_params, make_surveys, run_undisturbed
+from benchmarks.chaos_nights import SECOND, Undisturbed, describe_params, find_undisturbed, make_surveys
 from benchmarks.chaos_plan import KINDS, STAGES, Fault, deal_nights, plan_faults
 from benchmarks.endings import Reader, describe_ending, find_differences, find_left, reading
 from benchmarks.namespaces import Network, find_obstacle, make_network
@@ -65,7 +65,7 @@ def main() -> int:
         running_stack(folder / "stack", network) as api,
     ):
         ground = Ground(mount, mount / "lake", folder / "stack", network, random.Random(arguments.seed))
-        nights = [run_undisturbed(survey, folder, ground.lake) for survey in make_surveys(folder)]
+        nights = [find_undisturbed(survey, folder, ground.lake) for survey in make_surveys(folder)]
         api.pause(DAG, False)
         number = 0
         while due:

@@ -1,6 +1,7 @@
 """Surveys for chaos: their lake with one published night, and how the second one ends if nobody disturbs it."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 from benchmarks.chaos_plan import STAGES
 from benchmarks.endings import VIEWS, Counts, count_rows, describe_ending, read_manifest
+from jobs.provenance import hash_code
 
 PEOPLE = 2_000
 FIRST, SECOND = "2026-01-01", "2026-01-02"
@@ -56,6 +58,17 @@ def make_surveys(folder: Path) -> list[Survey]:
     if delivered.is_dir():
         surveys.append(Survey("nhanes", "nhanes_2017_2018", delivered.resolve()))
     return surveys
+
+
+def find_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
+    """That of an earlier run, where the program is the same since; else it is run now."""
+    kept = folder / "before" / f"{survey.name}-{hash_code()}.pickle"
+    if kept.exists():
+        night: Undisturbed = pickle.loads(kept.read_bytes())
+    else:
+        night = run_undisturbed(survey, folder, lake)
+        kept.write_bytes(pickle.dumps(night))
+    return night
 
 
 def run_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
