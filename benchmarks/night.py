@@ -74,6 +74,7 @@ def measure_night(folder: Path, people: int) -> dict[str, Any]:
                 # Imports and the JVM's start belong to the stage that needs them first.
                 "seconds": round(moment - start, 2),
                 "cpu_seconds": round(ended.usage.cpu_between(start, moment), 2),
+                "peak_pss_mib": _round(ended.usage.peak_between(start, moment)),
             }
             start = moment
     rows = sum(1 for file in extract.glob("*.csv") for _ in file.open("rb")) - len(list(extract.glob("*.csv")))
@@ -86,9 +87,13 @@ def measure_night(folder: Path, people: int) -> dict[str, Any]:
         "seconds": round(ended.seconds, 1),
         "cpu_seconds": round(ended.usage.samples[-1][1], 1),
         "peak_pss_mib": round(ended.usage.peak),
-        "peak_pss_mib_by_process": {name: round(pss) for name, pss in ended.usage.peak_by_process.items()},
+        "peak_pss_mib_by_process": _round(ended.usage.peak_between(0.0, ended.seconds)),
         "stages": stages,
     }
+
+
+def _round(parts: dict[str, float]) -> dict[str, int]:
+    return {name: round(pss) for name, pss in parts.items()}
 
 
 def find_growth(nights: list[dict[str, Any]]) -> list[dict[str, float]]:

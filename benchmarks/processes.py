@@ -3,6 +3,7 @@
 PSS counts a page that several processes share once in all, so that it may be added up over processes.
 """
 
+import math
 import os
 import subprocess
 import threading
@@ -20,11 +21,20 @@ MIB = 2**20
 
 @dataclass
 class Usage:
-    """`samples` are (seconds since the start, processor seconds so far); peaks are in MiB."""
+    """`samples` are (seconds since the start, processor seconds so far), `memory` (seconds, MiB by kind of process)."""
 
     samples: list[tuple[float, float]] = field(default_factory=list)
-    peak: float = 0.0
-    peak_by_process: dict[str, float] = field(default_factory=dict)
+    memory: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+
+    @property
+    def peak(self) -> float:
+        """MiB of all processes together, at their most."""
+        return sum(self.peak_between(0.0, math.inf).values())
+
+    def peak_between(self, start: float, end: float) -> dict[str, float]:
+        """MiB by kind of process at the moment between two when they are most together."""
+        parts = [parts for at, parts in self.memory if start <= at <= end]
+        return max(parts, key=lambda each: sum(each.values()), default={})
 
     def cpu_between(self, start: float, end: float) -> float:
         """Processor seconds between two moments, from the samples next to them."""
@@ -61,10 +71,10 @@ class Watch(threading.Thread):
                 if weigh:
                     name, pss = read_memory(process)
                     total[name] = total.get(name, 0.0) + pss
-        self.usage.samples.append((time.monotonic() - self._start, sum(self._cpu.values())))
-        self.usage.peak = max(self.usage.peak, sum(total.values()))
-        for name, pss in total.items():
-            self.usage.peak_by_process[name] = max(self.usage.peak_by_process.get(name, 0.0), pss)
+        now = time.monotonic() - self._start
+        self.usage.samples.append((now, sum(self._cpu.values())))
+        if weigh:
+            self.usage.memory.append((now, total))
 
 
 def list_session(session: int) -> Iterator[int]:
