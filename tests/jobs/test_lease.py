@@ -88,10 +88,10 @@ def test_a_dead_holder_is_seen_at_once_and_a_reused_process_id_is_not_taken_for_
     lease.let_go()
 
 
-@pytest.mark.parametrize(("renewed", "free"), [(LONG_AGO, True), (time.time() + 3600, True), (None, False)])
-def test_a_holder_elsewhere_is_waited_for_as_long_as_it_renews(folder: Path, renewed: float | None, free: bool) -> None:
+@pytest.mark.parametrize(("seconds", "free"), [(-3600, True), (3600, True), (0, False)])
+def test_a_holder_elsewhere_is_waited_for_as_long_as_it_renews(folder: Path, seconds: int, free: bool) -> None:
     elsewhere = replace(Holder.of_this_process(), machine="another", host="elsewhere", pid=1)
-    leave_behind(folder, elsewhere, renewed or time.time())
+    leave_behind(folder, elsewhere, time.time() + seconds)
     if free:
         Lease.take(folder).let_go()
     else:
