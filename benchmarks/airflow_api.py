@@ -27,6 +27,12 @@ class AirflowApi:
         run: str = self.call("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": params})["dag_run_id"]
         return run
 
+    def end_scheduled(self, dag: str) -> None:
+        """Gives up what the DAG's own schedule has begun: it waits for an extract, and others wait for it."""
+        for run in self.call("GET", f"dags/{dag}/dagRuns")["dag_runs"]:
+            if run["run_type"] == "scheduled" and run["state"] not in FINAL:
+                self.call("PATCH", f"dags/{dag}/dagRuns/{run['dag_run_id']}", {"state": "failed"})
+
     def read_run(self, dag: str, run: str) -> dict[str, Any]:
         return self.call("GET", f"dags/{dag}/dagRuns/{run}")
 

@@ -172,6 +172,8 @@ def disturb(
             pending.pop(0)
         if time.monotonic() - asked > 2:
             state, asked = str(api.read_run(DAG, run)["state"]), time.monotonic()
+            if state == "queued":
+                api.end_scheduled(DAG)
         time.sleep(0.02)
     return landed, state
 
