@@ -65,7 +65,8 @@ def main() -> int:
         running_stack(folder / "stack", network) as api,
     ):
         ground = Ground(mount, mount / "lake", folder / "stack", network, random.Random(arguments.seed))
-        nights = [find_undisturbed(survey, folder, ground.lake) for survey in make_surveys(folder)]
+        key = ground.stack / "secrets" / "pseudonym_key"
+        nights = [find_undisturbed(survey, folder, ground.lake, key) for survey in make_surveys(folder)]
         api.pause(DAG, False)
         number = 0
         while due:

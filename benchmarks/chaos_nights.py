@@ -60,26 +60,26 @@ def make_surveys(folder: Path) -> list[Survey]:
     return surveys
 
 
-def find_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
+def find_undisturbed(survey: Survey, folder: Path, lake: Path, key: Path) -> Undisturbed:
     """That of an earlier run, where the program is the same since; else it is run now."""
     kept = folder / "before" / f"{survey.name}-{hash_code()}.pickle"
     if kept.exists():
         night: Undisturbed = pickle.loads(kept.read_bytes())
     else:
-        night = run_undisturbed(survey, folder, lake)
+        night = run_undisturbed(survey, folder, lake, key)
         kept.write_bytes(pickle.dumps(night))
     return night
 
 
-def run_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
+def run_undisturbed(survey: Survey, folder: Path, lake: Path, key: Path) -> Undisturbed:
     """Runs the survey's two nights where the disturbed ones will be: catalogs name their files by whole paths."""
     before = folder / "before" / survey.name
     shutil.rmtree(lake, ignore_errors=True)
     shutil.rmtree(before, ignore_errors=True)
-    run_stages("run", survey, lake, FIRST)
+    run_stages(survey, lake, key, FIRST)
     shutil.copytree(lake, before)
     old_counts = {zone: count_rows(lake, zone) for zone in VIEWS}
-    run_stages("run", survey, lake, SECOND, "--force-retrain")
+    run_stages(survey, lake, key, SECOND, "--force-retrain")
     counts = {zone: count_rows(lake, zone) for zone in VIEWS}
     records = read_manifest(lake, SECOND)["stages"]
     # publish writes no record of itself: it is as long as the report.
@@ -87,7 +87,7 @@ def run_undisturbed(survey: Survey, folder: Path, lake: Path) -> Undisturbed:
     return Undisturbed(survey, before, describe_ending(lake, SECOND), old_counts, counts, seconds)
 
 
-def run_stages(command: str, survey: Survey, lake: Path, run_date: str, *more: str) -> None:
+def run_stages(survey: Survey, lake: Path, key: Path, run_date: str, *more: str) -> None:
     named = [
         "--lake",
         str(lake),
@@ -98,7 +98,9 @@ def run_stages(command: str, survey: Survey, lake: Path, run_date: str, *more: s
         "--extract",
         str(survey.extract),
     ]
-    ended = subprocess.run([COMMAND, command, *named, *more], capture_output=True, text=True)
+    # The key is the stack's: the disturbed nights go on with this lake.
+    environment = os.environ | {"MINDCENSUS_KEY_FILE": str(key)}
+    ended = subprocess.run([COMMAND, "run", *named, *more], env=environment, capture_output=True, text=True)
     if ended.returncode:
         sys.exit(f"the undisturbed night of {survey.name} ended with {ended.returncode}: {ended.stderr[-2000:]}")
 
