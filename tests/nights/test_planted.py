@@ -19,6 +19,7 @@ import pyspark
 import pytest
 
 from benchmarks.endings import read_manifest
+from jobs.delivery import write_marker
 from tests.nights.small_night import (
     COLUMNS,
     FIRST,
@@ -187,6 +188,7 @@ def run_airflow(folder: Path, extract: Path, book: Path) -> tuple[int, Night]:
         AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}',
         SPARK_HOME=str(Path(pyspark.__file__).parent),
     )
+    write_marker(extract)  # which the night waits for
     airflow = [sys.executable, "-m", "airflow"]
     subprocess.run([*airflow, "db", "migrate"], env=environment(**changes), check=True, capture_output=True)
     conf = {"lake": str(lake), "run_date": FIRST, "codebook": str(book), "extract": str(extract)}
