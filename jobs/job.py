@@ -52,5 +52,6 @@ def configure_logs() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Standard error as it is when a line is written: whoever runs commands in one process may exchange it.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )

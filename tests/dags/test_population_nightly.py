@@ -29,14 +29,10 @@ ORDER = """
 """
 SPARK_STAGES = {"validate", "preprocess", "score", "aggregate"}
 
-# Imports of the DAG's file, timed after Airflow's own.
 PARSE = """
-import json, sys, time
-import airflow.sdk
-start = time.perf_counter()
+import json, sys
 import population_nightly
-seconds = time.perf_counter() - start
-print(json.dumps([seconds, [name for name in ("torch", "pyspark", "pandas") if name in sys.modules]]))
+print(json.dumps([name for name in ("torch", "pyspark", "pandas") if name in sys.modules]))
 """
 
 
@@ -180,10 +176,8 @@ def test_params_are_checked(dag, name, value):
         dag.params[name] = value
 
 
-def test_parsing_takes_less_than_a_second_and_imports_nothing_heavy():
+def test_parsing_imports_nothing_heavy():
     done = subprocess.run(
         [sys.executable, "-c", PARSE], cwd=PROJECT / "dags", capture_output=True, text=True, check=True
     )
-    seconds, heavy = json.loads(done.stdout.splitlines()[-1])
-    assert heavy == []
-    assert seconds < 1
+    assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -7,13 +7,11 @@ import time
 
 import pytest
 import structlog
-from pyspark import SparkContext
 from structlog.testing import capture_logs
 
 from jobs.job import configure_logs
 from jobs.progress import count_tasks, show_spark, watch_progress
 from model import progress
-from tests.nights.small_night import QUICK_JVM
 
 
 def test_a_stage_at_work_says_so_until_it_has_ended():
@@ -27,9 +25,9 @@ def test_a_stage_at_work_says_so_until_it_has_ended():
     assert all("tasks" not in line for line in lines)
 
 
-def test_sparks_tasks_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPARK_SUBMIT_OPTS", QUICK_JVM)
-    with SparkContext("local[1]", "progress") as spark, show_spark(spark):
+def test_sparks_tasks_are_counted(spark, tmp_path):
+    context = spark.sparkContext
+    with show_spark(context):
         assert count_tasks() == {}
         gate = str(tmp_path)
 
@@ -41,9 +39,9 @@ def test_sparks_tasks_are_counted(tmp_path, monkeypatch):
                 sleep(0.01)
             return number
 
-        job = threading.Thread(target=lambda: spark.parallelize(range(3), 3).map(work).collect())
+        job = threading.Thread(target=lambda: context.parallelize(range(3), 3).map(work).collect())
         job.start()
-        wait_for(lambda: count_tasks() == {"tasks_done": 1, "tasks_running": 1, "tasks": 3})
+        wait_for(lambda: count_tasks() == {"tasks_done": 1, "tasks_running": 2, "tasks": 3})
         (tmp_path / "open").touch()
         job.join()
     assert count_tasks() == {}
