@@ -15,6 +15,7 @@ SETTINGS = {
     "AIRFLOW_HOME": HOME,
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT / "dags"),
+    "MINDCENSUS_DEADLINE_HOURS": "6",
     "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[1]"}',
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }
