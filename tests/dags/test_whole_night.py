@@ -14,7 +14,8 @@ PEOPLE = 2000
 
 def make_run(lake: Path, extract: Path, run_date: str) -> tuple[int, str]:
     """One night's exit code and Airflow's log. The make that runs the tests must not hand its own flags down."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "MINDCENSUS"))}
+    foreign = ("MAKE", "MFLAGS", "MINDCENSUS")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     variables = [f"LAKE={lake}", f"EXTRACT={extract}", f"RUN_DATE={run_date}"]
     done = subprocess.run(["make", "run", *variables], cwd=PROJECT, env=environment, capture_output=True, check=False)
     return done.returncode, (PROJECT / ".airflow" / f"night-{run_date}.log").read_text()
