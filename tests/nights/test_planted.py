@@ -229,7 +229,7 @@ def test_there_is_something_to_look_through(airflow_night: Night) -> None:
     assert any("shuffle_" in name or "rdd_" in name for name in names)
     assert list(airflow_night.lake.glob("restricted/data_docs/*/*/**/*.html"))
     assert "stage done" in airflow_night.said
-    assert len(query_airflow(airflow_night, "SELECT task_id FROM task_instance")) == 9
+    assert len(query_airflow(airflow_night, "SELECT task_id FROM task_instance")) == 11
 
 
 def query_airflow(night: Night, query: str) -> list[tuple[Any, ...]]:
