@@ -1,13 +1,20 @@
 """A stack's Airflow as its users see it: by its REST API, nothing else."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+PROJECT = Path(__file__).resolve().parents[1]
 TRIES, PAUSE = 60, 2.0  # seconds: services come and go while faults happen
 FINAL = ("success", "failed")
 
@@ -27,9 +34,13 @@ class AirflowApi:
         run: str = self.call("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": params})["dag_run_id"]
         return run
 
+    def list_runs(self, dag: str) -> list[dict[str, Any]]:
+        runs: list[dict[str, Any]] = self.call("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"]
+        return runs
+
     def end_scheduled(self, dag: str) -> None:
         """Gives up what the DAG's own schedule has begun: it waits for an extract, and others wait for it."""
-        for run in self.call("GET", f"dags/{dag}/dagRuns")["dag_runs"]:
+        for run in self.list_runs(dag):
             if run["run_type"] == "scheduled" and run["state"] not in FINAL:
                 self.call("PATCH", f"dags/{dag}/dagRuns/{run['dag_run_id']}", {"state": "failed"})
 
@@ -45,7 +56,7 @@ class AirflowApi:
         last = ""
         for left in reversed(range(TRIES)):
             try:
-                return self._ask(method, f"api/v2/{path}", content, self._token or self._log_in())
+                return self._ask(method, f"api/v2/{path}", content, self._token or self.log_in())
             except urllib.error.HTTPError as error:
                 # What the server refuses it will refuse again; 404: a DAG that has not been read yet.
                 if error.code < 500 and error.code not in (401, 404):
@@ -57,7 +68,7 @@ class AirflowApi:
                 time.sleep(PAUSE)
         raise OSError(f"{method} {path}: {last}")
 
-    def _log_in(self) -> str:
+    def log_in(self) -> str:
         known = json.loads((self.stack / "stack.json").read_text())
         made = self._ask("POST", "auth/token", {"username": known["user"], "password": known["password"]}, "")
         self._token = str(made["access_token"])
@@ -71,3 +82,22 @@ class AirflowApi:
         with urllib.request.urlopen(asked, timeout=30) as answer:
             told: dict[str, Any] = json.loads(answer.read() or "{}")
             return told
+
+
+@contextmanager
+def running_stack(folder: Path, options: Sequence[str] = (), **environment: str) -> Iterator[AirflowApi]:
+    """The stack of docker/ in a folder, with what its services are told besides, until the end of the block.
+
+    Raises SystemExit where it does not start.
+    """
+    command = [sys.executable, str(PROJECT / "docker" / "stack.py"), "start", "--folder", str(folder), *options]
+    process = subprocess.Popen(command, env=os.environ | environment)
+    try:
+        while not (folder / "stack.json").exists():
+            if process.poll() is not None:
+                sys.exit(f"the stack did not start: {folder}/logs")
+            time.sleep(1)
+        yield AirflowApi(folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()

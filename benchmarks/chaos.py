@@ -7,7 +7,6 @@ nothing may be left in staging. A run that was broken off goes on with --resume;
 
 import argparse
 import json
-import os
 import random
 import signal
 import subprocess
@@ -19,14 +18,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.airflow_api import FINAL, AirflowApi
+from benchmarks.airflow_api import FINAL, AirflowApi, running_stack
 from benchmarks.chaos_faults import FAULTS, Ground, NotLanded, find_driver
 from benchmarks.chaos_nights import SECOND, Undisturbed, describe_params, find_undisturbed, make_surveys
 from benchmarks.chaos_plan import KINDS, STAGES, Fault, deal_nights, plan_faults
 from benchmarks.endings import Reader, describe_ending, find_differences, find_left, reading
 from benchmarks.namespaces import Network, find_obstacle, make_network
 
-PROJECT = Path(__file__).resolve().parents[1]
 DAG = "population_nightly"
 A_NIGHT = 6  # faults
 MOUNT_SIZE = "4g"
@@ -62,7 +60,7 @@ def main() -> int:
     with (
         mounted(folder / "mount") as mount,
         make_network(WORKERS) as network,
-        running_stack(folder / "stack", network) as api,
+        running_stack(folder / "stack", place_workers(network), MINDCENSUS_RETRY_SECONDS=RETRY_SECONDS) as api,
     ):
         ground = Ground(mount, mount / "lake", folder / "stack", network, random.Random(arguments.seed))
         key = ground.stack / "secrets" / "pseudonym_key"
@@ -107,25 +105,10 @@ def mounted(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-@contextmanager
-def running_stack(folder: Path, network: Network) -> Iterator[AirflowApi]:
-    """The stack of docker/, its Spark workers in namespaces; its retries wait for seconds."""
-    command = [sys.executable, str(PROJECT / "docker" / "stack.py"), "start", "--folder", str(folder)]
-    command += ["--spark-address", network.here]
-    for name in network.names:
-        command += ["--worker-in", f"{network.namespace(name)}={network.address(name)}"]
-    environment = os.environ | {"MINDCENSUS_RETRY_SECONDS": RETRY_SECONDS}
-    with (folder.parent / "stack.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        while not (folder / "stack.json").exists():
-            if process.poll() is not None:
-                sys.exit(f"chaos: the stack did not start: {folder.parent}/stack.log")
-            time.sleep(1)
-        yield AirflowApi(folder)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(120)
+def place_workers(network: Network) -> list[str]:
+    """The stack's options by which its Spark workers live in the namespaces."""
+    places = [f"--worker-in={network.namespace(name)}={network.address(name)}" for name in network.names]
+    return ["--spark-address", network.here, *places]
 
 
 def run_night(ground: Ground, api: AirflowApi, night: Undisturbed, faults: Sequence[Fault]) -> list[Outcome]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.chaos_plan import STAGES
 from benchmarks.namespaces import Network
+from benchmarks.spark_cluster import wait_until
 from jobs.lease import find_newest, find_start, read_holder
 from jobs.supervised import SUPERVISOR
 
@@ -68,7 +69,9 @@ def kill_scheduler(ground: Ground, driver: Driver) -> None:
     file = ground.stack / "pids" / "scheduler"
     killed = int(file.read_text())
     kill(killed)
-    wait_until(lambda: file.exists() and int(file.read_text()) != killed, "the stack starts another scheduler")
+    wait_until(
+        lambda: file.exists() and int(file.read_text()) != killed, "the stack starts another scheduler", PATIENCE
+    )
 
 
 def kill_task(ground: Ground, driver: Driver) -> None:
@@ -76,7 +79,7 @@ def kill_task(ground: Ground, driver: Driver) -> None:
     if driver.supervisor is None:
         raise NotLanded("the driver does not know for whom it works")
     kill(driver.supervisor)
-    wait_until(lambda: find_start(driver.pid) is None, "the orphaned driver ends")
+    wait_until(lambda: find_start(driver.pid) is None, "the orphaned driver ends", PATIENCE)
 
 
 def kill_driver(ground: Ground, driver: Driver) -> None:
@@ -101,7 +104,7 @@ def restart_database(ground: Ground, driver: Driver) -> None:
     file = ground.stack / "pids" / "postgres"
     ended = int(file.read_text())
     os.kill(ended, signal.SIGINT)
-    wait_until(lambda: file.exists() and int(file.read_text()) != ended, "the stack starts PostgreSQL again")
+    wait_until(lambda: file.exists() and int(file.read_text()) != ended, "the stack starts PostgreSQL again", PATIENCE)
 
 
 def fill_disk(ground: Ground, driver: Driver) -> None:
@@ -145,7 +148,7 @@ def stop_holder(ground: Ground, driver: Driver) -> None:
             raise AssertionError(f"the run that took over {driver.stage} ended with {code}")
     if find_newest(ground.lake / "restricted" / "leases") <= driver.token:
         raise NotLanded("nobody took the lake")
-    wait_until(lambda: find_start(driver.pid) is None, "the holder that woke up ends")
+    wait_until(lambda: find_start(driver.pid) is None, "the holder that woke up ends", PATIENCE)
 
 
 def run_beside(driver: Driver, arguments: list[str]) -> int:
@@ -187,16 +190,7 @@ def kill(pid: int) -> None:
     if start is None:
         raise NotLanded("the process had ended")
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: find_start(pid) != start, "the process dies")
-
-
-def wait_until(happened: Callable[[], bool], what: str) -> None:
-    """Raises AssertionError where it does not come about."""
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"in {PATIENCE:.0f} s it did not come about that {what}")
-        time.sleep(TICK)
+    wait_until(lambda: find_start(pid) != start, "the process dies", PATIENCE)
 
 
 def wait_for_end(driver: Driver, seconds: float) -> None:

@@ -8,26 +8,21 @@ The last line is JSON: runs by type and state, and what was found. `--screenshot
 import argparse
 import base64
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.airflow_api import FINAL, AirflowApi
+from benchmarks.airflow_api import FINAL, AirflowApi, running_stack
 from benchmarks.pages import browse
 from jobs.delivery import write_marker
 from jobs.demo import DIRTY_SHARE, Plan, write_part
 from jobs.demo_model import build_country
 
-PROJECT = Path(__file__).resolve().parent.parent
 DAG = "population_nightly"
 PEOPLE, SCHEDULED, BACKFILLED = 2_000, 3, 5
 PATIENCE = 30 * 60  # seconds without any change
@@ -52,7 +47,7 @@ def main() -> int:
     deliver(folder / "landing", dates)
     late = folder / "landing" / dates[-1] / "SHA256SUMS"
     late.rename(folder / "late")
-    with running_stack(folder, dates[BACKFILLED]) as api:
+    with running_stack(folder, CATCH_UP_FROM=dates[BACKFILLED]) as api:
         begun = time.monotonic()
         api.pause(DAG, False)
         wait_for_wait(api)
@@ -85,21 +80,6 @@ def deliver(landing: Path, dates: list[str]) -> None:
         write_marker(extract)
 
 
-@contextmanager
-def running_stack(folder: Path, catch_up_from: str) -> Iterator[AirflowApi]:
-    command = [sys.executable, str(PROJECT / "docker" / "stack.py"), "start", "--folder", str(folder)]
-    process = subprocess.Popen(command, env=os.environ | {"CATCH_UP_FROM": catch_up_from})
-    try:
-        while not (folder / "stack.json").exists():
-            if process.poll() is not None:
-                sys.exit("stack_nights: the stack did not start")
-            time.sleep(1)
-        yield AirflowApi(folder)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
 def describe_backfill(dates: list[str]) -> dict[str, Any]:
     """From the day before the first night: a night's interval begins there."""
     before = date.fromisoformat(dates[0]) - timedelta(days=1)
@@ -113,7 +93,7 @@ def wait_for_wait(api: AirflowApi) -> None:
 
 
 def wait_for_runs(api: AirflowApi, number: int) -> None:
-    wait_until(api, lambda states: sum(run["state"] in FINAL for run in list_runs(api)) >= number)
+    wait_until(api, lambda states: sum(run["state"] in FINAL for run in api.list_runs(DAG)) >= number)
 
 
 def wait_until(api: AirflowApi, condition: Callable[[Counter[str]], bool]) -> None:
@@ -128,18 +108,13 @@ def wait_until(api: AirflowApi, condition: Callable[[Counter[str]], bool]) -> No
 
 
 def count_tasks(api: AirflowApi) -> Counter[str]:
-    tasks = (task for run in list_runs(api) for task in api.read_tasks(DAG, run["dag_run_id"]))
+    tasks = (task for run in api.list_runs(DAG) for task in api.read_tasks(DAG, run["dag_run_id"]))
     return Counter(str(task["state"]) for task in tasks)
-
-
-def list_runs(api: AirflowApi) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = api.call("GET", f"dags/{DAG}/dagRuns?limit=100")["dag_runs"]
-    return runs
 
 
 def describe_runs(api: AirflowApi) -> dict[str, Any]:
     """Runs by type and state, and tasks by state."""
-    runs = Counter(f"{run['run_type']} {run['state']}" for run in list_runs(api))
+    runs = Counter(f"{run['run_type']} {run['state']}" for run in api.list_runs(DAG))
     return {"runs": dict(sorted(runs.items())), "tasks": dict(sorted(count_tasks(api).items()))}
 
 
@@ -149,7 +124,7 @@ def shoot(api: AirflowApi, folder: Path, picture: Path) -> None:
     with browse() as browser:
         browser.ask("Page.enable")
         browser.ask("Network.enable")
-        browser.ask("Network.setCookie", name="_token", value=api._log_in(), url=known["address"])
+        browser.ask("Network.setCookie", name="_token", value=api.log_in(), url=known["address"])
         browser.ask("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
         browser.ask("Page.navigate", url=f"{known['address']}/dags/{DAG}")
         deadline = time.monotonic() + LONGEST_DRAWING
