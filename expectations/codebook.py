@@ -30,6 +30,7 @@ from expectations.codebook_parts import (
 )
 from expectations.errors import ContractBroken
 from expectations.outcomes import Outcome, parse_outcome
+from expectations.purpose import Consent, Purpose
 
 SHIPPED = Path(__file__).parent / "codebooks"
 
@@ -38,8 +39,10 @@ class Codebook(Part):
     codebook: Key
     version: int = Field(ge=1)
     title: str
+    purpose: Purpose = Purpose()
     source: Source
     person_id: Column
+    consent: Consent | None = None
     answered_at: Column | None = None
     design: Design
     eligible: Sql | None = None
@@ -95,6 +98,8 @@ class Codebook(Part):
     def column_types(self) -> dict[str, ColumnType]:
         """The extract's columns that the codebook speaks of, in its order, and what each must be read as."""
         types: dict[str, ColumnType] = {self.person_id: "text"}
+        if self.consent:
+            types[self.consent.column] = "text"
         if self.answered_at:
             types[self.answered_at] = "time"
         types[self.design.weight] = "number"

@@ -72,6 +72,8 @@ def find_problems(book: "Codebook") -> Iterator[str]:
             if key in loaded:
                 yield f"traits: item {key} would load on both {loaded[key]} and {trait.key}"
             loaded[key] = trait.key
+    if book.purpose.needs_consent and book.consent is None:
+        yield "consent: missing, and the purpose rests on it: name its column with the codes `agreed` and `refused`"
     yield from _find_strange_margins(book)
     yield from _find_strange_standard(book)
     cohorts = {c.key for c in book.cohorts}
@@ -136,11 +138,12 @@ def _find_wrong_outcomes(book: "Codebook") -> Iterator[str]:
 def _find_column_clashes(book: "Codebook") -> Iterator[str]:
     """Columns of the extract that cannot be told apart, or that have a name that the judging itself uses."""
     single = [book.person_id, book.design.weight, *(i.column for i in book.items), *book.replicate_columns()]
+    single += [book.consent.column] if book.consent else []
     single += [name for name in (book.answered_at, book.design.stratum, book.design.psu, book.design.fpc) if name]
     for name in _repeated(single):
         yield (
-            f"column {name}: one column cannot be two of id, date, weight, replicate weights, stratum, PSU, fpc, "
-            "items: deliver a copy"
+            f"column {name}: one column cannot be two of id, consent, date, weight, replicate weights, stratum, PSU, "
+            "fpc, items: deliver a copy"
         )
     columns = [name for name in book.column_types() if name != book.person_id]
     for name in _repeated(name.lower() for name in columns):

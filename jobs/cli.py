@@ -316,7 +316,8 @@ def run_status(arguments: argparse.Namespace) -> int:
 
 
 def run_retain(arguments: argparse.Namespace) -> int:
-    from jobs.retain import FEWEST_DAYS, retain
+    from expectations.purpose import FEWEST_DAYS
+    from jobs.retain import retain
 
     if arguments.keep_days < FEWEST_DAYS:
         raise UsageError(f"--keep-days {arguments.keep_days}: the nights that follow need those of {FEWEST_DAYS} days")

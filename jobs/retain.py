@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from expectations.codebook import read_codebook
+from expectations.errors import ContractBroken
 from jobs.catalog import EXPLANATIONS, explanations_index, write_catalog
 from jobs.lake import Lake, is_public, write_atomically
 from jobs.publish import remove_night, remove_unnamed
 from jobs.releases import EARLIER
 
 PEOPLE_TABLES = ("accepted", "quarantine", "features", "profiles")
-FEWEST_DAYS = 31
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,17 @@ class Removed:
 def retain(lake: Lake, today: date, keep_days: int) -> Removed:
     """Removes people's tables of nights that are more than `keep_days` old, and nights in the making as old as that.
 
-    What the next nights look at stays however old it is: see `find_needed`. The lake has to be held.
+    Of a night whose codebook states fewer days they go as soon as that. What the next nights look at stays however old
+    it is: see `find_needed`. The lake has to be held.
     """
     cut = (today - timedelta(days=keep_days)).isoformat()
     issued = lake.issued()
     needed = find_needed(issued)
+    stated = {digest: _read_stated(lake, digest) for digest in {m["codebook"]["sha256"] for m in issued}}
     for manifest in issued:
-        if manifest["run_date"] < cut and manifest["token"] not in needed and "retired" not in manifest:
+        days = min(keep_days, stated[manifest["codebook"]["sha256"]] or keep_days)
+        old = manifest["run_date"] < (today - timedelta(days=days)).isoformat()
+        if old and manifest["token"] not in needed and "retired" not in manifest:
             _retire(lake, manifest, today)
     if issued:
         lake.check_lease()
@@ -64,6 +69,15 @@ def find_needed(issued: list[dict[str, Any]]) -> set[int]:
     return {token for tokens in nights.values() for token in tokens[-EARLIER:]} | (
         {latest["token"]} if latest else set()
     )
+
+
+def _read_stated(lake: Lake, digest: str) -> int | None:
+    """The retention that a night's codebook states, None where it states none or cannot be read any more."""
+    try:
+        book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{digest}.yaml"))
+    except ContractBroken:
+        return None
+    return book.purpose.retention_days
 
 
 def _retire(lake: Lake, manifest: Mapping[str, Any], today: date) -> None:

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 
 from expectations.codebook import SHIPPED, Codebook, read_codebook
 from expectations.errors import ContractBroken
+from jobs.errors import UsageError
+from jobs.purpose import require_care
 
 SMALL = """
 codebook: small
@@ -45,6 +47,17 @@ def test_shipped_codebooks_read(name: str) -> None:
     assert len(digest) == 64
 
 
+def test_the_purpose_is_statistics_unless_it_is_stated() -> None:
+    book = Codebook.model_validate(yaml.safe_load(SMALL))
+    assert book.purpose.use == "statistics"
+    with pytest.raises(UsageError, match="the purpose of small is statistics: nothing about one person is shown"):
+        require_care(book)
+    stated = purpose("use: care, lawful_basis: consent, retention_days: 400", CONSENT)
+    care = Codebook.model_validate(yaml.safe_load(SMALL.replace(OUTCOMES, stated)))
+    require_care(care)
+    assert care.column_types()["ok"] == "text"
+
+
 def test_a_codebook_is_frozen() -> None:
     book = Codebook.model_validate(yaml.safe_load(SMALL))
     with pytest.raises(ValidationError):
@@ -73,7 +86,22 @@ def standard(cohort: str, shares: str) -> str:
     return f"standard: {{cohort: {cohort}, shares: {{{shares}}}, source: made up}}\n{OUTCOMES}"
 
 
+CONSENT = "consent: {column: ok, agreed: ['1'], refused: ['2']}"
+
+
+def purpose(stated: str, consent: str = "") -> str:
+    return f"purpose: {{{stated}}}\n{consent}\n{OUTCOMES}"
+
+
 MISTAKES = [
+    (OUTCOMES, purpose("use: research"), "purpose.use: Input should be 'statistics' or 'care'"),
+    (OUTCOMES, purpose("lawful_basis: habit"), "purpose.lawful_basis: Input should be 'consent', 'contract',"),
+    (OUTCOMES, purpose("retention_days: 30"), "purpose.retention_days: Input should be greater than or equal to 31"),
+    (OUTCOMES, purpose("use: care", CONSENT), "purpose: `care` needs `lawful_basis` and `retention_days`"),
+    (OUTCOMES, purpose("lawful_basis: consent"), "consent: missing, and the purpose rests on it"),
+    (OUTCOMES, purpose("", CONSENT.replace("'2'", "no")), "consent.refused[0]: YAML reads yes, no, on, off,"),
+    (OUTCOMES, purpose("", CONSENT.replace("'2'", "1")), "consent: the code 1 stands in both `agreed` and `refused`"),
+    (OUTCOMES, purpose("", CONSENT.replace("ok", "A")), "column A: one column cannot be two of id, consent"),
     ("{key: b, column: B, levels: [0, 1, 2]}", "{key: a, column: B, levels: [0, 1, 2]}", "items: a stands there twice"),
     ("{key: b, column: B,", "{key: b, column: A,", "items: column: A stands there twice"),
     ("items: [a, b],", "items: [a, z],", "scales: ab names the unknown item z"),

@@ -68,6 +68,12 @@ def test_people_of_old_nights_go(lake: Lake, commands: CommandLine, small_night:
     assert retain(lake, TODAY, 31) == Removed()
 
 
+def test_a_stated_retention_counts_where_it_is_shorter(lake: Lake) -> None:
+    (book,) = (lake.restricted / "codebooks").iterdir()
+    book.write_text(book.read_text() + "purpose: {retention_days: 31}\n")
+    assert retain(lake, TODAY + timedelta(days=31), 400).nights == NIGHTS - KEPT
+
+
 def test_a_lake_is_kept_for_a_month_at_least(lake: Lake, commands: CommandLine) -> None:
     ended = commands("retain", "--lake", lake.root, "--run-date", TODAY, "--keep-days", 30)
     assert ended.code == 2 and "--keep-days 30" in ended.said
