@@ -1,15 +1,13 @@
 """`python -m benchmarks.cluster`: nights on a Spark cluster whose master and workers have a network namespace each.
 
-nhanes    the same night here and there: equal row for row, R's figures, and no key where others could see it
+nhanes    the same night here and there: equal row for row, all of R's figures, and no key where others could see it
 killed    a worker's daemon and executor are killed while it scores: the night completes, and equals the local one
 training  spread over both workers, beside the same training in one process
 The last line is JSON.
 """
 
 import argparse
-import csv
 import json
-import math
 import os
 import secrets
 import shutil
@@ -26,25 +24,14 @@ import duckdb
 
 from benchmarks.endings import find_left, read_manifest
 from benchmarks.namespaces import NamespaceError
+from benchmarks.nhanes_figures import SHIPPED, count_figures, write_codebook
 from benchmarks.spark_cluster import WORKERS, Cluster, read_command, start_cluster, wait_until
 
-NHANES, DEMO = "nhanes_2017_2018", "demo_population"
+DEMO = "demo_population"
 FIRST, NIGHT, NHANES_NIGHT = "2026-01-01", "2026-01-02", "2020-03-01"
 # One night that trains a model; one of two work items, the smallest number; one of three row groups for two ranks.
 FIRST_PEOPLE, KILLED_PEOPLE, TRAINING_PEOPLE = 20_000, 600_000, 270_000
 SECONDS = 3_600.0
-NINE_DIGITS = 1e-9
-# The reference's names of domains and outcomes that the shipped codebook has, and its own.
-DOMAINS = {
-    "all_adults_18plus": (),
-    "sex": ("sex",),
-    "age_band": ("age_band",),
-    "sex:age_band": ("sex", "age_band"),
-    "race": ("race",),
-    "educ": ("educ",),
-    "pir_band": ("pir_band",),
-}
-OUTCOMES = {"phq9": "phq9_total", "phq9_ge10": "phq9_ge10"}
 Figures = dict[str, Any]
 
 
@@ -71,7 +58,8 @@ def compare_nhanes(folder: Path, shared: Path) -> Figures:
     """The night of NHANES 2017-2018 on this machine and on the cluster."""
     key = make_key(folder)
     local, lake = folder / "local", folder / "lake"
-    named = ["--run-date", NHANES_NIGHT, "--codebook", NHANES, "--extract", str(shared.resolve() / "data" / NHANES)]
+    book, extract = write_codebook(folder / "every_figure.yaml"), shared.resolve() / "data" / SHIPPED
+    named = ["--run-date", NHANES_NIGHT, "--codebook", str(book), "--extract", str(extract)]
     run_command("run", "--lake", str(local), *named, MINDCENSUS_KEY_FILE=str(key))
     events = folder / "events"
     events.mkdir()
@@ -85,7 +73,7 @@ def compare_nhanes(folder: Path, shared: Path) -> Figures:
     seen += [str(file) for file in logs for word in hidden if word.encode() in file.read_bytes()]
     return {
         **compare_lakes(local, lake, NHANES_NIGHT),
-        "figures_of_r": count_figures(lake, shared / "reference" / f"{NHANES}_reference.csv"),
+        "figures_of_r": count_figures(lake, shared / "reference" / f"{SHIPPED}_reference.csv"),
         "event_logs": len([file for file in logs if events in file.parents]),
         "keys_seen": len(seen),
         "left": len(find_left(lake)),
@@ -227,32 +215,6 @@ def count_missing(ours: list[str], theirs: list[str]) -> int:
         found = connection.execute(query, [ours, theirs]).fetchone()
     assert found
     return int(found[0])
-
-
-def count_figures(lake: Path, reference: Path) -> Figures:
-    """R's rows that the night has a row for, and how many of these have R's n, df, estimate and standard error."""
-    with duckdb.connect(str(lake / "restricted" / "catalog.duckdb"), read_only=True) as connection:
-        found = connection.execute("FROM cohorts_internal_latest WHERE kind IN ('mean', 'proportion')")
-        names = [column[0] for column in found.description]
-        ours = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    compared, same = 0, 0
-    with reference.open(newline="") as file:
-        for theirs in csv.DictReader(file):
-            if theirs["domain_vars"] not in DOMAINS or theirs["outcome"] not in OUTCOMES:
-                continue
-            cohorts = DOMAINS[theirs["domain_vars"]]
-            levels = dict(zip(cohorts, theirs["domain_levels"].split(":"), strict=False))
-            (row,) = (
-                row
-                for row in ours
-                if row["breakdown"] == ("*".join(cohorts) or "all")
-                and row["outcome"] == OUTCOMES[theirs["outcome"]]
-                and all(row[cohort] == level for cohort, level in levels.items())
-            )
-            close = [math.isclose(row[name], float(theirs[name]), rel_tol=NINE_DIGITS) for name in ("estimate", "se")]
-            compared += 1
-            same += all(close) and row["n"] == int(theirs["n"]) and row["df"] == int(theirs["df"])
-    return {"compared": compared, "same": same}
 
 
 def read_secret(cluster: Cluster) -> str:
