@@ -74,6 +74,8 @@ def find_problems(book: "Codebook") -> Iterator[str]:
             loaded[key] = trait.key
     if book.purpose.needs_consent and book.consent is None:
         yield "consent: missing, and the purpose rests on it: name its column with the codes `agreed` and `refused`"
+    if book.disclosure.dp and book.margins:
+        yield "margins: not with `disclosure.dp`: raked weights of everybody hang on each person's answers"
     yield from _find_strange_margins(book)
     yield from _find_strange_standard(book)
     cohorts = {c.key for c in book.cohorts}

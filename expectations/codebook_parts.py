@@ -301,12 +301,33 @@ class Calendar(Part):
     least_change: int = Field(default=0, ge=0)
 
 
+class DifferentialPrivacy(Part):
+    """Differentially private releases: what each one costs, and what all of a lake may cost together.
+
+    `weights` are cut at a number that is chosen without looking at them, or are `public`: then everybody knows the
+    largest. `design_effect` is assumed, from earlier surveys: the realised one would cost privacy too.
+    """
+
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    budget: float = Field(gt=0, allow_inf_nan=False)
+    weights: Literal["public"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    design_effect: float = Field(ge=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def check_budget(self) -> Self:
+        if self.epsilon > self.budget:
+            raise ValueError("`epsilon`, of each release, is above `budget`, of all of them: nothing could be released")
+        return self
+
+
 class Disclosure(Part):
     """Disclosure control: the rule set, whether a person must sign a release off before it is published, and when.
 
-    Without a calendar every night is released.
+    Without a calendar every night is released. With `dp` releases are made of noisy sums, and the rule set of
+    suppression and rounding is not used.
     """
 
     profile: Literal["opensafely", "midpoint6", "cms", "nhs_mhsds", "acro"] = "opensafely"
     review: bool = False
     calendar: Calendar | None = None
+    dp: DifferentialPrivacy | None = None

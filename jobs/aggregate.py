@@ -19,6 +19,8 @@ from jobs.disclosure_profiles import PROFILES, Profile, redact_count, redact_fat
 from jobs.distributions import describe_distributions
 from jobs.domain_sums import EVERYBODY, Breakdown, domain_sums
 from jobs.dominance import find_dominated, mark_dominated
+from jobs.dp_ledger import check_mechanism, decide_budget
+from jobs.dp_release import draw_release
 from jobs.earlier import Last, find_last
 from jobs.estimates import Survey, estimate_bases, estimate_rows, list_sums, sort_rows, split_sums
 from jobs.following import protect_kinds
@@ -38,6 +40,7 @@ from jobs.spark import spark_session
 from jobs.standardised import Groups, cross_breakdowns, estimate_standardised_rows, list_unpublished
 from jobs.survey import CohortRow, count_psus
 from jobs.tables import (
+    FATES,
     ColumnSpec,
     arrow_schema,
     distributions_columns,
@@ -65,9 +68,13 @@ class Added:
 
 def run(job: Job) -> StageRecord:
     """Raises ContractBroken where a stratum has one PSU and the codebook says `fail`, ModelError for a model that
-    does not fit the features."""
+    does not fit the features; a release of the other kind than the lake's earlier ones breaks the contract, too."""
     night, trained = job.night, job.night.read("train").details
-    added, last, decision = _add_up(job), find_last(job), decide_release(job)
+    check_mechanism(job)
+    chosen, decision = job.book.disclosure.dp, decide_release(job)
+    if chosen and decision.public:
+        decision = decide_budget(job, chosen)
+    added, last = _add_up(job), find_last(job)
     rows, groups = _estimate(job, added, last)
     scratch = night.scratch("aggregate")
     write = Writer(job.book, scratch, trained["series"])
@@ -76,7 +83,13 @@ def run(job: Job) -> StageRecord:
         "cohorts_internal": write.rows(rows, estimates_columns(job.book, True), "internal"),
     }
     public: list[CohortRow] = []
-    if decision.public:
+    if decision.public and chosen:
+        public = sort_rows(draw_release(job, chosen))
+        written |= {
+            "cohorts": write.rows(public, estimates_columns(job.book, False), "public"),
+            "quality": write.records(withhold_quality(), quality_columns(), "quality"),
+        }
+    elif decision.public:
         profile = PROFILES[job.book.disclosure.profile]
         protected = _protect(job, added, last, rows, groups, scratch)
         hidden_rows, public = list_hidden(protected), merge_labels(protected)
@@ -227,6 +240,12 @@ class Writer:
         chosen = [{column: record[column] for column in names} for record in records]
         pq.write_table(pa.Table.from_pylist(chosen, arrow_schema(columns)), file, compression="zstd")
         return file
+
+
+def withhold_quality() -> list[dict[str, Any]]:
+    """Of a differentially private release: what became of the rows has no noise, so it is not told."""
+    empty = {"reason": None, "rows": None, "rate": None, "rate_weighted": None, "disclosure": "suppressed"}
+    return [{"stage": stage, **empty} for stage, _ in FATES]
 
 
 def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:

@@ -278,6 +278,11 @@ def run_audit(arguments: argparse.Namespace) -> int:
         raise StageError(f"no night of {arguments.run_date} is published: there is nothing to audit")
     if not is_public(manifest):
         raise StageError(f"the night of {arguments.run_date} stayed internal: there is nothing to audit")
+    if privacy := manifest["release"].get("privacy"):
+        print(
+            f"{arguments.run_date}: differentially private, epsilon {privacy['epsilon']}; no count is there to attack"
+        )
+        return DONE
     book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml"))
     with tempfile.TemporaryDirectory(dir=lake.staging) as scratch:
         check_exposed(audit_release(lake, manifest, book, Path(scratch)))

@@ -230,7 +230,13 @@ def _find_scores(side: Linearised, stratum: str) -> dict[str, float]:
 
 
 def leave_out(
-    kind: Kind, n: int, n_cases: int | None, weight: float, estimate: float | None, df: int | None, reason: str
+    kind: Kind,
+    n: int | None,
+    n_cases: int | None,
+    weight: float | None,
+    estimate: float | None,
+    df: int | None,
+    reason: str,
 ) -> Estimate:
     """An estimate without an interval, or without any figure, and why."""
     return Estimate(kind, n, n_cases, weight, estimate, None, df, None, None, None, None, "suppress", reason)

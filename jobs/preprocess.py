@@ -30,7 +30,10 @@ def run(job: Job) -> StageRecord:
     scratch = job.night.scratch("preprocess")
     with spark_session(job.lake, "preprocess") as spark:
         frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
-        classes, features = classes_from_json(accepted.details.get("classes", ())), derive_features(frame, job.book)
+        features = derive_features(frame, job.book)
+        # Where releases are differentially private, no weight may hang on other people: nobody is stood for.
+        told = () if job.book.disclosure.dp else accepted.details.get("classes", ())
+        classes = classes_from_json(told)
         weighed, details = weigh_people(features, classes, job.book.margins, job.book.replicate_columns())
         files = write_people(weighed, features_columns(job.book), rows, scratch / "features")
     tables = {"features": job.night.adopt(files, "features")}

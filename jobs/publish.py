@@ -11,6 +11,7 @@ from typing import Any
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
 from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_fates
+from jobs.dp_ledger import DP, check_budget, describe_privacy, name_mechanism
 from jobs.errors import StageError, UsageError
 from jobs.job import Job
 from jobs.lake import (
@@ -50,7 +51,10 @@ def run(job: Job) -> StageRecord:
     manifest["release"] = decision.to_json()
     if decision.public:
         manifest["release"] |= describe_release(job, records)
-        check_exposed(audit_release(job.lake, manifest, job.book, job.night.scratch("audit")))
+        if job.book.disclosure.dp:
+            check_budget(job)
+        else:
+            check_exposed(audit_release(job.lake, manifest, job.book, job.night.scratch("audit")))
     else:
         job.log.info(f"release: internal, next possible on {decision.next_possible}", why=decision.why)
     job.lake.check_lease()
@@ -76,6 +80,7 @@ def describe_release(job: Job, records: Mapping[str, StageRecord]) -> dict[str, 
         "signed_off_by": find_sign_off(job.night, records)["by"] if rules.review else None,
         "corrects": max(earlier, default=None),
         "reason": job.reason,
+        "privacy": describe_privacy(rules.dp) if rules.dp else None,
     }
 
 
@@ -161,7 +166,7 @@ def _write_views(job: Job, manifests: Sequence[dict[str, Any]]) -> None:
     # The charting library takes a second: every command imports this module.
     from jobs.night_page import write_night_page
 
-    released = list_public(manifests)
+    released = [hide_names(manifest) for manifest in list_public(manifests)]
     history = json.dumps(list_promotions(manifests), indent=1)
     write_atomically(job.lake.restricted / "models" / "promotions.json", history)
     for manifest in released:
@@ -178,6 +183,14 @@ def _write_views(job: Job, manifests: Sequence[dict[str, Any]]) -> None:
     write_atomically(job.lake.public / "reports" / "latest.html", report.read_bytes(), 0o644)
 
 
+def hide_names(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest without names that follow from people's answers, where its release is differentially private."""
+    if name_mechanism(manifest) != DP:
+        return manifest
+    unnamed = {"model_version": None, "series": None}
+    return {**manifest, "model": {**manifest["model"], **unnamed}, "release": {**manifest["release"], "digest": None}}
+
+
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     folder = lake.public / "runs" / f"run_date={manifest['run_date']}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,6 +199,8 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     profile = PROFILES[(manifest.get("release") or {}).get("profile", OPENSAFELY.name)]
     counts = {name: count for name, count in manifest["rows"].items() if name != "profiles"}
     rows = redact_fates(counts, profile)  # as many profiles as features
+    if name_mechanism(manifest) == DP:
+        rows = dict.fromkeys(rows)  # counts without noise
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],

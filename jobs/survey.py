@@ -59,7 +59,10 @@ class DomainSums:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A design-based figure. Null where it cannot be computed; `reason` then says why. `n_cases` never leaves us."""
+    """A design-based figure. Null where it cannot be computed; `reason` then says why. `n_cases` never leaves us.
+
+    `noise_se` is the part of `se` that the noise of differential privacy is expected to add.
+    """
 
     kind: Kind
     n: int | None
@@ -74,6 +77,7 @@ class Estimate:
     deff: float | None
     presentation: Presentation
     reason: str | None
+    noise_se: float | None = None
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ KINDS = (
     ("quantile", "value that so many percent do not pass"),
     ("change", "estimate less that of an earlier release"),
 )
+NOISE_SE = "Part of se that the noise of differential privacy is expected to add; null in releases without it"
 FATES = (
     ("delivered", "rows of the extract"),
     ("ineligible", "not eligible for the survey's question"),
@@ -354,6 +355,8 @@ def estimates_columns(book: Codebook, internal: bool) -> list[ColumnSpec]:
     ]
     if internal:
         columns.insert(-4, ColumnSpec("n_cases", "bigint", "People in the cell with the outcome, unweighted", "people"))
+    else:
+        columns.append(ColumnSpec("noise_se", "double", NOISE_SE, unit))
     return [*columns, SERIES]
 
 

@@ -226,5 +226,6 @@ def test_records_have_the_columns_of_the_cohorts_tables(spark, write):
     ]
     assert list(records[0]) == [
         *("breakdown", "sex", "age", "outcome", "kind", "n", "n_cases", "n_weighted", "estimate", "se", "df"),
-        *("ci_low", "ci_high", "ci_method", "deff", "presentation", "reason", "since", "disclosure"),
+        *("ci_low", "ci_high", "ci_method", "deff", "presentation", "reason", "noise_se"),
+        *("since", "disclosure"),
     ]

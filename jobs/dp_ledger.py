@@ -1,0 +1,99 @@
+"""The ledger of differential privacy: what the releases of a lake have spent, and whether tonight may spend more.
+
+The manifests are the ledger: what none of them names was not released, and cost nothing. A release is by noise or by
+suppression, and never both of the same people: figures of the two together would have neither's guarantee.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from expectations.codebook_parts import DifferentialPrivacy
+from expectations.errors import ContractBroken
+from jobs.errors import StageError
+from jobs.job import Job
+from jobs.lake import is_public
+from jobs.release_calendar import Decision
+
+DP, SDC = "dp", "sdc"
+SPENT = "the privacy budget is spent: the last release stays the public one"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was released of one night, or one model that was trained on people, and what it cost."""
+
+    run_date: str
+    what: str
+    epsilon: Fraction
+    delta: Fraction
+
+
+def read_ledger(manifests: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    """Every release and every private training that published nights tell of, each once, in their order.
+
+    A night that is published again with the very tables that were public is no new release.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for manifest in manifests:
+        run_date, told = str(manifest["run_date"]), (manifest.get("release") or {}).get("privacy")
+        if told and is_public(manifest):
+            tables = [file["sha256"] for file in manifest["stages"]["aggregate"]["tables"]["cohorts"]]
+            costs = Fraction(told["epsilon"]), Fraction(told["delta"])
+            found.setdefault((run_date, str(tables)), Entry(run_date, "release", *costs))
+    return list(found.values())
+
+
+def sum_ledger(entries: Sequence[Entry]) -> tuple[Fraction, Fraction]:
+    """Epsilon and delta of all together, by basic composition, exactly."""
+    return sum((entry.epsilon for entry in entries), Fraction()), sum((entry.delta for entry in entries), Fraction())
+
+
+def name_mechanism(manifest: Mapping[str, Any]) -> str:
+    return DP if (manifest.get("release") or {}).get("privacy") else SDC
+
+
+def check_mechanism(job: Job) -> None:
+    """Raises ContractBroken where the lake has public releases of the other kind."""
+    wanted = DP if job.book.disclosure.dp else SDC
+    for manifest in job.lake.issued():
+        if is_public(manifest) and name_mechanism(manifest) != wanted:
+            kinds = {DP: "a differentially private release", SDC: "a release by suppression"}
+            raise ContractBroken(
+                f"{job.book.codebook}: {kinds[wanted]} beside {kinds[name_mechanism(manifest)]} of the same people "
+                f"({manifest['run_date']}) would have the guarantee of neither: take a lake of its own"
+            )
+
+
+def decide_budget(job: Job, chosen: DifferentialPrivacy) -> Decision:
+    """Whether tonight's release is within the budget, whatever the people of the night answered."""
+    spent, _ = sum_ledger(read_ledger(job.lake.issued()))
+    left = exact(chosen.budget) - spent
+    return Decision(True) if exact(chosen.epsilon) <= left else Decision(False, SPENT)
+
+
+def exact(number: float) -> Fraction:
+    """The number as it is written: ten releases of 0.1 are 1."""
+    return Fraction(str(number))
+
+
+def check_budget(job: Job) -> None:
+    """Raises StageError where another night has spent since what this one would need."""
+    chosen = job.book.disclosure.dp
+    if chosen and not decide_budget(job, chosen).public:
+        raise StageError(
+            "the privacy budget was spent by another night since this one's tables were made: run "
+            "`mindcensus aggregate` and what follows it again"
+        )
+
+
+def describe_privacy(chosen: DifferentialPrivacy) -> dict[str, Any]:
+    """What a manifest says of its release."""
+    return {
+        "epsilon": str(chosen.epsilon),
+        "delta": "0",
+        "budget": str(chosen.budget),
+        "neighbours": "one person more or less",
+        "noise": "discrete Laplace, OpenDP",
+    }
