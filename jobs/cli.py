@@ -24,6 +24,7 @@ import structlog
 
 from expectations.codebook import Codebook, find_codebook, read_codebook
 from jobs.attempts import note_attempt
+from jobs.cli_people import add_people_commands
 from jobs.errors import DONE, StageError, UsageError, exit_code, explain_fault, name_fault
 from jobs.job import Job, configure_logs
 from jobs.lake import ORDER, Lake, Night, StageRecord, check_kept, is_public
@@ -98,12 +99,15 @@ def build_parser() -> argparse.ArgumentParser:
     told = "which answers moved which trait, on a published night: a table for everybody, or one person's in words"
     explain = commands.add_parser("explain", parents=[night], help=told)
     explain.add_argument("--person-id", metavar="PSEUDONYM", help="print this person's alone, and write nothing")
+    explain.add_argument("--reason", metavar="TEXT", help="why one person's data is read: for the access log")
     explain.set_defaults(run=run_explain)
     query = commands.add_parser("query", parents=[lake], help="ask the published tables in SQL; prints a table")
     query.add_argument("sql", metavar="SQL", help='like "FROM cohorts_latest", or "SHOW TABLES"')
     query.add_argument("--restricted", action="store_true", help="ask the people's tables: for the lake's owner")
+    query.add_argument("--reason", metavar="TEXT", help="why tables of people are asked: for the access log")
     query.add_argument("--csv", action="store_true", help="print comma-separated values, all rows")
     query.set_defaults(run=run_query)
+    add_people_commands(commands, lake)
     demo = commands.add_parser("demo", help="write a simulated extract with known truth")
     demo.add_argument("--people", type=int, default=DEMO_PEOPLE, metavar="N")
     demo.add_argument("--seed", type=int, default=1, metavar="S")
@@ -251,7 +255,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     manifest = read_published(lake, run_date)
     _check_codebook(manifest["codebook"], run_date, digest)
     if arguments.person_id is not None:
-        print(explain_person(lake, manifest, book, arguments.person_id))
+        print(explain_person(lake, manifest, book, arguments.person_id, arguments.reason))
         return DONE
     with lake.hold():
         # Another run may have published the date again until now.
@@ -263,9 +267,12 @@ def run_explain(arguments: argparse.Namespace) -> int:
 
 
 def run_query(arguments: argparse.Namespace) -> int:
-    from jobs.query import print_answer
+    from jobs.query import log_question, print_answer
 
-    print_answer(Lake(arguments.lake), arguments.sql, arguments.restricted, arguments.csv)
+    lake = Lake(arguments.lake)
+    if arguments.restricted:
+        log_question(lake, arguments.sql, arguments.reason)
+    print_answer(lake, arguments.sql, arguments.restricted, arguments.csv)
     return DONE
 
 

@@ -44,12 +44,16 @@ class Exposed(Exception):
     """Public tables give protected figures away."""
 
 
+class AuditBroken(Exception):
+    """The access log is not the one that was written."""
+
+
 def exit_code(error: BaseException) -> int:
     """Its exit code: 2 usage, 3 contract, 4 quarantine, 5 lake held, 6 not signed off, 7 exposed, 1 anything else."""
     match error:
         case UsageError():
             return USAGE
-        case ContractBroken():
+        case ContractBroken() | AuditBroken():
             return CONTRACT_BROKEN
         case TooMuchQuarantined():
             return TOO_MUCH_QUARANTINED
@@ -63,12 +67,15 @@ def exit_code(error: BaseException) -> int:
             return FAULT
 
 
+TOLD = (
+    *(UsageError, ContractBroken, TooMuchQuarantined, LakeHeld, StageError, NotSignedOff, Exposed, AuditBroken),
+    ModelError,
+)
+
+
 def explain_fault(error: BaseException) -> str | None:
     """One sentence for a fault that people can mend, None for one that only its traceback explains."""
-    told = (
-        UsageError | ContractBroken | TooMuchQuarantined | LakeHeld | NotSignedOff | Exposed | StageError | ModelError
-    )
-    if isinstance(error, told):
+    if isinstance(error, TOLD):
         return str(error)
     if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
         where = f"{Path(error.filename)}: " if error.filename else ""

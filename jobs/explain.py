@@ -15,10 +15,12 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from expectations.codebook import Codebook
+from jobs.audit import check_pseudonym, check_reason, log_access
 from jobs.catalog import EXPLANATIONS, explanations_index, find_files, write_catalog
 from jobs.errors import StageError, UsageError
 from jobs.lake import Lake, Night, check_kept, write_atomically
 from jobs.model_spec import check_model
+from jobs.purpose import require_care
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, explanations_columns
 from jobs.work_items import deal_work, explain_item, run_items
@@ -73,17 +75,20 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
     return rows
 
 
-def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: str) -> str:
-    """A table in words for one pseudonym, the biggest move first; nothing is written.
+def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: str, reason: str | None) -> str:
+    """A table in words for one pseudonym, the biggest move first; nothing is written but the access log.
 
-    Raises UsageError where the night has no such person, and what `explain_night` raises.
+    Raises UsageError where the purpose is not care, where there is no reason, or no such person in the night, and what
+    `explain_night` raises.
     """
+    require_care(book)
+    person_id = check_pseudonym(person_id)
+    log_access(lake, "explain", [person_id], check_reason(reason))
     model, features = _find_inputs(lake, manifest, book)
     loaded = load_model(model)
     people = ds.dataset([str(file) for file in features], format="parquet")
     person = people.to_table([PERSON, *loaded.spec.columns], filter=ds.field(PERSON) == person_id)
     if not person.num_rows:
-        # What was given may be a delivered id by mistake, so it is not repeated.
         raise UsageError(
             f"nobody in the night of {manifest['run_date']} has this pseudonym: give a `person_id` of its profiles"
         )

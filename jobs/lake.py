@@ -27,6 +27,7 @@ PUBLIC_TABLES = ("cohorts", "quality", "distributions")
 RESTRICTED_TABLES = (
     *("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal", "suppressions"),
 )
+PEOPLE_TABLES = ("accepted", "quarantine", "features", "profiles")  # of these: those with a row a person
 FOLDERS = ("runs", "models", "leases")
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 

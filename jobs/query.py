@@ -8,12 +8,15 @@ import sys
 
 import duckdb
 
-from jobs.catalog import CATALOG
+from jobs.audit import check_reason, log_access
+from jobs.catalog import CATALOG, EXPLANATIONS
 from jobs.errors import StageError, UsageError
-from jobs.lake import Lake
+from jobs.lake import PEOPLE_TABLES, Lake
 
 MAX_ROWS = 100  # of a printed table; what is left out is said under it
 NAMED_FILE = re.compile(r"'((?:[^']|'')+\.parquet)'")
+OF_PEOPLE = re.compile("|".join((*PEOPLE_TABLES, EXPLANATIONS, "query", "parquet")), re.IGNORECASE)
+NAMED_PERSON = re.compile(r"\b[0-9a-f]{64}\b")
 ESCAPED = re.compile(r"\[([*?[])\]")
 # What their messages quote is the query's own text; any other message may quote a value of a table.
 WRONG_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
@@ -46,6 +49,17 @@ def print_answer(lake: Lake, sql: str, restricted: bool = False, as_csv: bool = 
         except duckdb.Error as error:
             name = type(error).__name__
             raise UsageError(f"the query fails on a value ({name}): `try_cast` gives null instead") from None
+
+
+def log_question(lake: Lake, sql: str, reason: str | None) -> None:
+    """Notes in the access log that tables of people were asked, and the pseudonyms that the question names.
+
+    Nobody can tell from SQL whether its answer shows one person, so that every question that names such a table counts,
+    and one that could name it by a function. The SQL itself is not kept: it may compare with an answer.
+    Raises UsageError without a reason.
+    """
+    if lake.restricted.is_dir() and OF_PEOPLE.search(sql):
+        log_access(lake, "query", sorted(set(NAMED_PERSON.findall(sql))) or [None], check_reason(reason))
 
 
 def _open(lake: Lake, restricted: bool) -> duckdb.DuckDBPyConnection:

@@ -15,11 +15,9 @@ from typing import Any
 from expectations.codebook import read_codebook
 from expectations.errors import ContractBroken
 from jobs.catalog import EXPLANATIONS, explanations_index, write_catalog
-from jobs.lake import Lake, is_public, write_atomically
+from jobs.lake import PEOPLE_TABLES, Lake, is_public, write_atomically
 from jobs.publish import remove_night, remove_unnamed
 from jobs.releases import EARLIER
-
-PEOPLE_TABLES = ("accepted", "quarantine", "features", "profiles")
 
 
 @dataclass(frozen=True)

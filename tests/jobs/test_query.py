@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.audit import read_entries
 from jobs.catalog import write_catalog
 from jobs.cli import main
+from jobs.lake import Lake
 from tests.jobs.test_catalog import make_night
 
 pytestmark = pytest.mark.usefixtures("own_logs")
@@ -60,8 +62,22 @@ def test_csv_has_a_header_all_rows_and_empty_nulls(lake: Path, capsys: pytest.Ca
 
 
 def test_the_owner_asks_the_restricted_catalog(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(lake, "SELECT mood FROM features_latest", "--restricted", "--csv") == 0
+    assert ask(lake, "SELECT mood FROM features_latest", "--restricted", "--csv", "--reason", "a test") == 0
     assert capsys.readouterr().out == f"mood\n{SECRET}\n"
+
+
+def test_questions_about_people_are_logged(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody knows what an answer shows, so each that names a table of people needs a reason; estimates need none."""
+    person = "0f" * 32
+    assert ask(lake, "SELECT max(token) FROM nights", "--restricted") == 0
+    one = f"FROM features WHERE '{person}' = ''"
+    for sql in ("SELECT mood FROM FEATURES", "FROM query('FROM feat' || 'ures')", one):
+        assert ask(lake, sql, "--restricted") == 2
+        assert "say it by --reason TEXT" in capsys.readouterr().err
+    assert not (lake / "restricted" / "audit").exists()
+    assert ask(lake, one, "--restricted", "--reason", "a test") == 0
+    (entry,) = read_entries(Lake(lake))
+    assert (entry["command"], entry["person"], entry["reason"]) == ("query", person, "a test")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +143,7 @@ def test_wrong_sql_is_one_sentence(sql: str, said: str, lake: Path, capsys: pyte
 
 
 def test_an_answer_is_not_quoted_where_a_query_fails_on_it(lake: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(lake, "SELECT mood::INT FROM features", "--restricted") == 2
+    assert ask(lake, "SELECT mood::INT FROM features", "--restricted", "--reason", "a test") == 2
     assert SECRET not in (words := capsys.readouterr().err) and "ConversionException" in words
 
 

@@ -1,5 +1,6 @@
 """A published night explained by the real command: for everybody in Spark, and for one person."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.endings import read_manifest
+from jobs.audit import name_user, read_entries
+from jobs.lake import Lake
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import FIRST, SECOND, CommandLine, Ended
 
 ITEMS = ("mood_1", "mood_2", "mood_3", "sleep_1", "sleep_2", "sleep_3")
+CARE = """\
+purpose: {use: care, lawful_basis: consent, retention_days: 400}
+consent: {column: agreed, agreed: ["yes"], refused: ["no"]}
+"""
 TRAITS = ("distress", "sleeplessness")
 
 
@@ -77,12 +84,26 @@ def test_everybody_is_explained_and_twice_the_same(small_night: SmallNight, comm
     assert ask(lake, "SELECT person_id, trait, item, moved FROM explanations_latest") == rows
 
 
-def test_one_person_is_printed_and_nothing_is_written(
-    small_night: SmallNight, commands: CommandLine, lake: Path
-) -> None:
+@pytest.fixture(scope="module")
+def care(small_night: SmallNight, copy_lake: Copy, tmp_path_factory: pytest.TempPathFactory) -> SmallNight:
+    """The night as if its people had agreed: its manifest names the digest of a codebook for care."""
+    folder = tmp_path_factory.mktemp("care")
+    lake, book = copy_lake(folder), folder / "care.yaml"
+    book.write_text(small_night.book.read_text() + CARE)
+    before, after = (hashlib.sha256(one.read_bytes()).hexdigest() for one in (small_night.book, book))
+    (manifest,) = (lake / "restricted" / "runs").rglob("*.json")
+    manifest.write_text(manifest.read_text().replace(before, after))
+    return SmallNight(lake, book, small_night.extract)
+
+
+def test_one_person_is_printed_and_nothing_is_written(care: SmallNight, commands: CommandLine) -> None:
+    lake = care.lake
     files, names = list_files(lake), "profiles_latest WHERE items_answered = 6 ORDER BY person_id"
     ((person,),) = ask(lake, f"SELECT person_id FROM {names} LIMIT 1")
-    ended = run_explain(commands, small_night, lake, "--person-id", person)
+    ended = run_explain(commands, care, lake, "--person-id", person)
+    assert (ended.code, list_files(lake)) == (2, files)
+    assert "one person's data is read for a reason" in ended.said
+    ended = run_explain(commands, care, lake, "--person-id", person, "--reason", "asked by the person")
     assert ended.code == 0, ended.said
     header, *lines = [line.split() for line in ended.said.splitlines()]
     assert header == ["trait", "item", "moved", "(reference", "sd)"]
@@ -91,7 +112,20 @@ def test_one_person_is_printed_and_nothing_is_written(
     assert moves == sorted(moves, reverse=True)
     assert any(line[3:] == ["low", "mood"] for line in lines)
     assert person not in ended.said
-    assert list_files(lake) == files
+    (entry,) = read_entries(Lake(lake))
+    told = {name: entry[name] for name in ("who", "command", "person", "reason")}
+    assert told == {"who": name_user(), "command": "explain", "person": person, "reason": "asked by the person"}
+    assert {name for name, _ in list_files(lake).items() ^ files.items()} == {
+        f"restricted/audit/{name}" for name in ("head.json", "lock", "log.jsonl")
+    }
+    # Who is not there is looked for all the same.
+    ended = run_explain(commands, care, lake, "--person-id", "0" * 64, "--reason", "a mistake")
+    assert ended.code == 2 and f"nobody in the night of {FIRST} has this pseudonym" in ended.said
+    # A delivered id, given by mistake, is neither repeated nor kept.
+    ended = run_explain(commands, care, lake, "--person-id", "P000300", "--reason", "a mistake")
+    assert ended.code == 2 and "--person-id is no pseudonym" in ended.said and "P000300" not in ended.said
+    assert [entry["person"] for entry in read_entries(Lake(lake))] == [person, "0" * 64]
+    assert not [name for name, content in list_files(lake).items() if "audit" in name and b"P000300" in content]
 
 
 def test_what_cannot_be_explained_is_told(
@@ -100,7 +134,7 @@ def test_what_cannot_be_explained_is_told(
     files = list_files(lake)
     # A delivered id, given by mistake, is not repeated.
     for more, day, code, sentence in (
-        (["--person-id", "P000300"], FIRST, 2, f"nobody in the night of {FIRST} has this pseudonym"),
+        (["--person-id", "P000300"], FIRST, 2, "the purpose of pocket is statistics: nothing about one person"),
         ([], SECOND, 1, f"no night of {SECOND} is published: run `mindcensus run` first"),
         (["--person-id", "P000300"], SECOND, 1, f"no night of {SECOND} is published: run `mindcensus run` first"),
     ):
@@ -118,11 +152,11 @@ def test_what_cannot_be_explained_is_told(
     assert ended.code == 1 and not (tmp_path / "nowhere").exists()
 
 
-def test_a_model_that_has_gone_is_named(small_night: SmallNight, commands: CommandLine, tmp_path: Path) -> None:
+def test_a_model_that_has_gone_is_named(care: SmallNight, commands: CommandLine, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
-    shutil.copytree(small_night.lake, lake)
+    shutil.copytree(care.lake, lake)
     shutil.rmtree(lake / read_manifest(lake, FIRST)["model"]["folder"])
-    for more in ([], ["--person-id", "nobody"]):
-        ended = run_explain(commands, small_night, lake, *more)
+    for more in ([], ["--person-id", "0" * 64, "--reason", "a test"]):
+        ended = run_explain(commands, care, lake, *more)
         assert ended.code == 1 and "Traceback" not in ended.said
         assert "model.json cannot be read: No such file or directory" in ended.said.splitlines()[-1]
