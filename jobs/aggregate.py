@@ -252,7 +252,8 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
     """Where the delivered rows went. A row may break several rules, so the rules do not add up to a total."""
     validated, features = job.night.read("validate"), job.night.read("preprocess").counts["features"]
     fates = {name: validated.counts[name] for name in ("delivered", "ineligible", "duplicates", "quarantined")}
-    published = redact_fates({**fates, "withdrawn": 0, "features": features}, profile)
+    fates |= {"withdrawn": validated.counts.get("withdrawn", 0), "features": features}
+    published = redact_fates(fates, profile)
     where: list[tuple[str, str | None, int | None]] = [(stage, None, rows) for stage, rows in published.items()]
     for rule, rows in sorted(validated.details["failed_rules"].items()):
         # With one rule its count is that of all.

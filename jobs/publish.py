@@ -91,7 +91,7 @@ def build_manifest(night: Night, records: Mapping[str, StageRecord]) -> dict[str
         "delivered": counts["delivered"],
         "features": records["preprocess"].counts["features"],
         "quarantined": counts["quarantined"],
-        "withdrawn": 0,
+        "withdrawn": counts.get("withdrawn", 0),  # nights of before there was consent have no count
         "duplicates": counts["duplicates"],
         "ineligible": counts["ineligible"],
         "profiles": records["score"].counts["profiles"],

@@ -6,6 +6,7 @@ Spark reads the extract and brings each person's rows together; a worker imports
 import math
 import pickle
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from pyspark.sql import DataFrame
 
 from expectations.codebook import Codebook
 from expectations.judging import ACCEPTED, QUARANTINED, Judge, judge_table
+from expectations.leaving import WITHDRAWN, Door
 from expectations.rules import RAW
 from jobs.layout import ROWS_PER_GROUP, cut_by_person
 from jobs.nonresponse import Classes, count_classes
@@ -44,7 +46,7 @@ class Part:
     totals: dict[str, float]
 
 
-def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, folder: Path) -> list[Part]:
+def judge_parts(prepared: DataFrame, rows: int, judge: Judge, door: Door, book: Codebook, folder: Path) -> list[Part]:
     """Has Spark's workers judge all rows; what a failed, repeated or speculative attempt wrote is not named.
 
     `prepared` is of `reading.prepare_rows`. Cut by rows and codebook alone, so that the cores change nothing.
@@ -58,6 +60,7 @@ def judge_parts(prepared: DataFrame, rows: int, judge: Judge, book: Codebook, fo
         _judge_part,
         folder=folder,
         judge=judge,
+        door=door,
         answers=answers,
         classed=(book.design.weight, book.design.stratum),
         accepted=arrow_schema(accepted_columns(book)),
@@ -70,6 +73,7 @@ def _judge_part(
     batches: Iterator[pa.RecordBatch],
     folder: Path,
     judge: Judge,
+    door: Door,
     answers: dict[str, str],
     classed: tuple[str, str | None],
     accepted: pa.Schema,
@@ -77,7 +81,8 @@ def _judge_part(
     delivered = list(batches)
     if not delivered:
         return
-    judged = judge_table(pa.Table.from_batches(delivered), judge)
+    staying, gone = door.let_in(pa.Table.from_batches(delivered))
+    judged = judge_table(staying, judge)
     task = TaskContext.get()
     assert task
     name = f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
@@ -90,5 +95,7 @@ def _judge_part(
     weights = (classed[0], *judge.replicates) if judge.replicates else ()
     totals = {name: pc.sum(kept[name]).as_py() or 0.0 for name in weights}
     classes = count_classes(judged, *classed, ACCEPTED, QUARANTINED)
-    part = Part(str(files[0]), str(files[1]), tally_rows(judged, answers, typed, ACCEPTED), classes, totals)
+    tally = tally_rows(judged, answers, typed, ACCEPTED)
+    tally.add(Tally(Counter({WITHDRAWN: gone.rows}), gone.matched, unknown_consents=gone.unknown))
+    part = Part(str(files[0]), str(files[1]), tally, classes, totals)
     yield pa.record_batch({"part": pa.array([pickle.dumps(part)], pa.binary())})

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 class Tally:
     """Rows by fate, and by rule that they break; `matched` ones are of files with the codebook's columns.
 
+    `unknown_consents` are rows whose consent has a code that the codebook does not know.
+
     Of all rows, by column: those that hold anything (`filled`). Of accepted ones: the same (`given`), and by value.
     """
 
@@ -23,9 +25,11 @@ class Tally:
     filled: Counter[str] = field(default_factory=Counter)
     given: Counter[str] = field(default_factory=Counter)
     values: dict[str, Counter[float]] = field(default_factory=dict)
+    unknown_consents: int = 0
 
     def add(self, other: "Tally") -> None:
         self.matched += other.matched
+        self.unknown_consents += other.unknown_consents
         for name in ("fates", "failed", "warned", "filled", "given"):
             getattr(self, name).update(getattr(other, name))
         for column, counts in other.values.items():

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken, TooMuchQuarantined
 from expectations.judging import ACCEPTED, DUPLICATE, INELIGIBLE, QUARANTINED, appoint_judge
+from expectations.leaving import WITHDRAWN, open_door
 from expectations.reading import prepare_rows
 from expectations.rules import RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
@@ -53,6 +54,7 @@ def run(job: Job) -> StageRecord:
         tally = add_up(part.tally for part in made)
         counts, failed = tally.fates, dict(sorted(tally.failed.items()))
         _check_rows(tally, delivered.rows)
+        _check_consent(job.book, tally)
         _check_types(tally.filled, job.book)
         judged = spark.read.parquet(*[part.judged for part in made])
         design = find_design(judged, job.book)
@@ -81,6 +83,7 @@ def run(job: Job) -> StageRecord:
         "delivered": counts.total(),
         "accepted": counts[ACCEPTED],
         "quarantined": counts[QUARANTINED],
+        "withdrawn": counts[WITHDRAWN],
         "ineligible": counts[INELIGIBLE],
         "duplicates": counts[DUPLICATE],
     }
@@ -100,7 +103,8 @@ def _check_key(job: Job, key: str) -> None:
 def _judge(delivered: Delivered, job: Job, folder: Path) -> list[Part]:
     try:
         prepared = prepare_rows(delivered.frame, job.book)
-        return judge_parts(prepared, delivered.rows, appoint_judge(job.book, job.run_date), job.book, folder)
+        judge, door = appoint_judge(job.book, job.run_date), open_door(job.book, None)
+        return judge_parts(prepared, delivered.rows, judge, door, job.book, folder)
     except (ArithmeticException, DateTimeException, NumberFormatException) as error:
         # Only the codebook's own SQL computes with values as they come. Spark's message quotes the value.
         raise ContractBroken(
@@ -130,6 +134,22 @@ def _check_rows(tally: Tally, delivered: int) -> None:
         raise ContractBroken("the extract has no rows: have it delivered again")
     if tally.matched != delivered:
         raise StageError(f"the files hold {delivered:,} rows, but {tally.matched:,} were read: report this fault")
+
+
+def _check_consent(book: Codebook, tally: Tally) -> None:
+    """What a new code means only the deliverer knows, and nothing may be kept of who has not agreed, in quarantine
+    neither: so it stops the night."""
+    if tally.unknown_consents:
+        assert book.consent
+        raise ContractBroken(
+            f"column {book.consent.column}: {tally.unknown_consents:,} rows have a consent that is neither among the "
+            "codebook's `agreed` nor its `refused` codes: ask the deliverer what it means, and add it to one of them"
+        )
+    if tally.fates.total() == tally.fates[WITHDRAWN]:
+        raise ContractBroken(
+            f"all {tally.fates.total():,} rows are of people who have not agreed or have withdrawn: check the "
+            "codebook's `consent`"
+        )
 
 
 def _check_types(found: Mapping[str, int], book: Codebook) -> None:
@@ -175,7 +195,7 @@ def _share_answers(tally: Tally, book: Codebook) -> dict[str, Any]:
         nulls[item.column] = 1 - given / accepted if accepted else 1.0
         codes = (*item.levels, *item.missing)
         answers[item.column] = {str(code): values[float(code)] / given if given else 0.0 for code in codes}
-    return {"rows": tally.fates.total(), "null_shares": nulls, "answer_shares": answers}
+    return {"rows": tally.fates.total() - tally.fates[WITHDRAWN], "null_shares": nulls, "answer_shares": answers}
 
 
 def _read_past(job: Job) -> Past | None:
