@@ -34,6 +34,7 @@ from jobs.progress import watch_progress
 from jobs.provenance import hash_code
 from jobs.publish import refresh, remove_night, remove_unnamed
 from jobs.supervised import end_with_supervisor
+from jobs.withdrawn import check_withdrawn
 
 DEMO_PEOPLE = 50_000
 RESCORE = "score everybody, also those whose answers and model are unchanged"
@@ -222,13 +223,17 @@ def _find_night(stage: str, lake: Lake, run_date: date, digest: str) -> Night | 
     # A night that is published and still open was stopped before `publish` had tidied up.
     if manifest is None or any(n.run_date == run_date and n.token > newest for n in lake.open_nights()):
         night = lake.current_night(run_date)
-        _check_codebook(night.read("validate").details["codebook"], run_date, digest)
+        validated = night.read("validate")
+        _check_codebook(validated.details["codebook"], run_date, digest)
+        check_withdrawn(lake, validated, run_date)
         return night
     _check_codebook(manifest["codebook"], run_date, digest)
     if stage == "publish":
         return None
     check_kept(manifest)
-    return lake.open_night(run_date, [StageRecord.from_json(record) for record in manifest["stages"].values()])
+    records = [StageRecord.from_json(record) for record in manifest["stages"].values()]
+    check_withdrawn(lake, StageRecord.from_json(manifest["stages"]["validate"]), run_date)
+    return lake.open_night(run_date, records)
 
 
 def _check_codebook(validated: Mapping[str, Any], run_date: date, digest: str) -> None:

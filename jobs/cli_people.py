@@ -1,17 +1,36 @@
-"""The subcommands of `mindcensus` about single people: their rights, and who has looked at them."""
+"""The subcommands of `mindcensus` about single people: their rights, their pseudonyms, and who has looked at them."""
 
 import argparse
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
-from jobs.errors import DONE
+import structlog
+
+from jobs.errors import DONE, UsageError
 from jobs.lake import Lake
+
+IDS = "a file with an id a line; none = standard input, as no list of processes may show an id"
 
 
 def add_people_commands(commands: Any, lake: argparse.ArgumentParser) -> None:
     """Adds the subcommands; `lake` is the parser of `--lake`."""
+    why = argparse.ArgumentParser(add_help=False, parents=[lake])
+    why.add_argument("--reason", metavar="TEXT", help="why: for the access log")
     audit = commands.add_parser("audit-log", parents=[lake], help="check the log of who has read people's data")
     audit.add_argument("what", choices=["verify"], help="read the whole chain, and say where it breaks")
     audit.set_defaults(run=run_audit_log)
+    withdraw = commands.add_parser("withdraw", parents=[why], help="keep people out of every table from now on")
+    withdraw.add_argument("--list", type=Path, metavar="FILE", help=IDS)
+    withdraw.add_argument("--erase", action="store_true", help="remove them from past nights and their models, too")
+    withdraw.set_defaults(run=run_withdraw)
+    export = commands.add_parser("export-person", parents=[why], help="print all that is held about one person")
+    export.add_argument("--id-file", type=Path, metavar="FILE", help=IDS)
+    export.set_defaults(run=run_export)
+    rotate = commands.add_parser("rotate-key", parents=[why], help="give everybody a pseudonym under a new key")
+    rotate.add_argument("--to", type=Path, metavar="FILE", help="where the new key file is made; none = the lake's own")
+    rotate.set_defaults(run=run_rotate)
 
 
 def run_audit_log(arguments: argparse.Namespace) -> int:
@@ -20,3 +39,50 @@ def run_audit_log(arguments: argparse.Namespace) -> int:
     head = verify_log(Lake(arguments.lake))
     print(f"{head.entries:,} entries, none changed or missing; the last one's sha256 is {head.last}: keep it elsewhere")
     return DONE
+
+
+def run_withdraw(arguments: argparse.Namespace) -> int:
+    from jobs.audit import check_reason
+    from jobs.withdraw import withdraw
+    from jobs.withdrawn import read_ids
+
+    lake, reason = _open_lake(arguments), check_reason(arguments.reason)
+    with lake.hold():
+        done = withdraw(lake, read_ids(lake, arguments.list), reason, erase=arguments.erase)
+    told = f"{done.people:,} people are blocked; of {done.unknown:,} of them the lake has no row"
+    if arguments.erase:
+        told += f"; {done.rows:,} rows in {done.nights:,} nights are erased, {len(done.models):,} models are retired"
+    print(told)
+    if done.notice:
+        print(f"send {lake.root / done.notice} to the deliverer, with the ids of the request")
+    return DONE
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    from jobs.audit import check_reason
+    from jobs.export_person import export_person
+    from jobs.withdrawn import read_person
+
+    lake, reason = _open_lake(arguments), check_reason(arguments.reason)
+    json.dump(export_person(lake, read_person(lake, arguments.id_file), reason), sys.stdout, indent=1, allow_nan=False)
+    print()
+    return DONE
+
+
+def run_rotate(arguments: argparse.Namespace) -> int:
+    from jobs.rotate_key import rotate_key
+
+    lake = _open_lake(arguments)
+    with lake.hold():
+        file = rotate_key(lake, arguments.to, arguments.reason)
+    structlog.get_logger().info("key rotated", file=str(file))
+    print(f"the lake's key is in {file}: keep a copy of it elsewhere", end="")
+    print(", and name it by MINDCENSUS_KEY_FILE, or put its content into MINDCENSUS_KEY" if arguments.to else "")
+    return DONE
+
+
+def _open_lake(arguments: argparse.Namespace) -> Lake:
+    lake = Lake(arguments.lake)
+    if not lake.restricted.is_dir():
+        raise UsageError(f"there is no lake {lake.root}: name its folder by --lake")
+    return lake

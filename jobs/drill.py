@@ -13,6 +13,8 @@ from typing import Any
 
 import duckdb
 
+from jobs.amendments import FILE as AMENDMENTS
+from jobs.amendments import read_amendments
 from jobs.catalog import CATALOG, write_catalog
 from jobs.errors import StageError
 from jobs.lake import Lake, hash_file, list_public
@@ -21,7 +23,17 @@ from model.errors import ModelError
 from model.registry import load_model
 
 TOLD = 3  # of the files that are missing or damaged
-RECORDS = ("runs", "retired", "models", "codebooks", "keys", "token")  # all of them, under restricted/
+RECORDS = (
+    "runs",
+    "retired",
+    AMENDMENTS,
+    "withdrawn",
+    "audit",
+    "models",
+    "codebooks",
+    "keys",
+    "token",
+)  # all of them, under restricted/
 
 
 @dataclass(frozen=True)
@@ -109,7 +121,9 @@ def _copy_files(source: Lake, scratch: Lake, files: Sequence[Mapping[str, Any]])
 
 
 def _check_models(scratch: Lake, manifests: Sequence[Mapping[str, Any]]) -> None:
-    for folder in sorted({manifest["model"]["folder"] for manifest in manifests}):
+    gone = read_amendments(scratch.restricted).models
+    named = {m["model"]["model_version"]: m["model"]["folder"] for m in manifests}
+    for folder in sorted(folder for version, folder in named.items() if version not in gone):
         try:
             load_model(scratch.root / folder)
         except ModelError as error:

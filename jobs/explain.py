@@ -15,14 +15,16 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from expectations.codebook import Codebook
+from jobs.amendments import read_amendments
 from jobs.audit import check_pseudonym, check_reason, log_access
 from jobs.catalog import EXPLANATIONS, explanations_index, find_files, write_catalog
 from jobs.errors import StageError, UsageError
-from jobs.lake import Lake, Night, check_kept, write_atomically
+from jobs.lake import Lake, Night, StageRecord, check_kept, write_atomically
 from jobs.model_spec import check_model
 from jobs.purpose import require_care
 from jobs.spark import spark_session
 from jobs.tables import arrow_schema, explanations_columns
+from jobs.withdrawn import check_stays, check_withdrawn
 from jobs.work_items import deal_work, explain_item, run_items
 from model.explaining import explain
 from model.registry import load_model
@@ -49,6 +51,7 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
     The caller holds the lake. Raises StageError where features are missing, ModelError where the model is missing,
     damaged, or does not fit them.
     """
+    check_withdrawn(lake, StageRecord.from_json(manifest["stages"]["validate"]), manifest["run_date"])
     model, features = _find_inputs(lake, manifest, book)
     night = Night(lake, date.fromisoformat(manifest["run_date"]), manifest["token"])
     schema = arrow_schema(explanations_columns()).serialize().to_pybytes()
@@ -84,6 +87,7 @@ def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: st
     require_care(book)
     person_id = check_pseudonym(person_id)
     log_access(lake, "explain", [person_id], check_reason(reason))
+    check_stays(lake, person_id)
     model, features = _find_inputs(lake, manifest, book)
     loaded = load_model(model)
     people = ds.dataset([str(file) for file in features], format="parquet")
@@ -109,6 +113,12 @@ def format_table(lines: Sequence[tuple[str, ...]]) -> str:
 
 def _find_inputs(lake: Lake, manifest: Manifest, book: Codebook) -> tuple[Path, list[Path]]:
     """The folder of the night's model, and its features."""
+    version = manifest["model"]["model_version"]
+    if day := read_amendments(lake.restricted).models.get(version):
+        raise StageError(
+            f"the model of the night of {manifest['run_date']} was retired on {day}, as people whom it had learned "
+            "from were erased: explain a later night"
+        )
     model, features = lake.root / manifest["model"]["folder"], find_files(lake.root, manifest, "features")
     check_model(model, features, book)
     return model, features

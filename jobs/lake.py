@@ -20,6 +20,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from jobs.amendments import Amendments, amend_manifest, read_amendments
 from jobs.errors import StageError, UsageError
 from jobs.lease import Lease
 
@@ -218,22 +219,30 @@ class Lake:
 
     def manifests(self) -> list[dict[str, Any]]:
         """The published nights in the order of their dates: for each date the manifest with the highest token."""
-        newest: dict[str, dict[str, Any]] = {}
-        for folder in sorted((self.restricted / "runs").glob("run_date=*")):
-            # Names are zero-padded tokens, so the last one has the highest.
-            files = sorted(folder.glob("[0-9]*.json"))
-            if files:
-                newest[folder.name] = self._read_manifest(files[-1])
-        return list(newest.values())
+        folders = sorted((self.restricted / "runs").glob("run_date=*"))
+        # Names are zero-padded tokens, so the last one has the highest.
+        found = [sorted(folder.glob("[0-9]*.json")) for folder in folders]
+        return self.read_manifests([files[-1] for files in found if files])
 
     def issued(self) -> list[dict[str, Any]]:
         """Every manifest there is in the order of their tokens, of superseded nights too: what readers have had."""
         files = (self.restricted / "runs").glob("run_date=*/[0-9]*.json")
-        return [self._read_manifest(file) for file in sorted(files, key=lambda file: file.name)]
+        return self.read_manifests(sorted(files, key=lambda file: file.name))
 
-    def _read_manifest(self, file: Path) -> dict[str, Any]:
+    def read_manifests(self, files: Iterable[Path]) -> list[dict[str, Any]]:
+        """Manifests as they are since: see jobs/amendments.py."""
+        amendments = read_amendments(self.restricted)
+        return [self._read_manifest(file, amendments) for file in files]
+
+    def key_name(self) -> str | None:
+        """The name of the key of the lake's pseudonyms; None in a lake that has none yet."""
+        key, manifests = read_amendments(self.restricted).key, self.manifests()
+        return key or (manifests[-1]["stages"]["validate"]["details"].get("key") if manifests else None)
+
+    def _read_manifest(self, file: Path, amendments: Amendments) -> dict[str, Any]:
         """A manifest without the tables that `mindcensus retain` has removed since; `retired` then says when."""
         manifest: dict[str, Any] = json.loads(file.read_text())
+        amend_manifest(manifest, amendments)
         record = self.retired / file.name
         if record.exists():
             retired = json.loads(record.read_text())

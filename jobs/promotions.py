@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
+from jobs.amendments import read_amendments
 from jobs.lake import Lake
 
 
@@ -18,11 +19,13 @@ def list_promotions(manifests: Iterable[Mapping[str, Any]]) -> list[dict[str, st
 
 
 def find_model(lake: Lake, run_date: date) -> dict[str, Any] | None:
-    """The `train` details of the model in force at the date; None in a lake without a night.
+    """The `train` details of the model in force at the date; None in a lake without a night, or if it was retired.
 
     Before the lake's first night it is that night's model: a model of an earlier night's own would begin a series whose
     unit no other night shares.
     """
     manifests = lake.manifests()
     nights = [manifest for manifest in manifests if manifest["run_date"] <= run_date.isoformat()] or manifests[:1]
-    return dict(nights[-1]["model"]) if nights else None
+    if not nights or nights[-1]["model"]["model_version"] in read_amendments(lake.restricted).models:
+        return None
+    return dict(nights[-1]["model"])

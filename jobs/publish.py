@@ -8,6 +8,7 @@ from datetime import date
 from importlib.metadata import version
 from typing import Any
 
+from jobs.amendments import read_amendments
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
 from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_fates
@@ -197,7 +198,9 @@ def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
     made = manifest["stages"]["aggregate"]["tables"]
     # Nights of before the codebook could choose have the default.
     profile = PROFILES[(manifest.get("release") or {}).get("profile", OPENSAFELY.name)]
-    counts = {name: count for name, count in manifest["rows"].items() if name != "profiles"}
+    # As they were when they were published: people who were erased since would show in the difference.
+    closed = manifest.get("closed_rows", manifest["rows"])
+    counts = {name: count for name, count in closed.items() if name != "profiles"}
     rows = redact_fates(counts, profile)  # as many profiles as features
     if name_mechanism(manifest) == DP:
         rows = dict.fromkeys(rows)  # counts without noise
@@ -228,6 +231,10 @@ def _clean(lake: Lake, night: Night) -> None:
     """Removes what this date's attempts and killed runs left: staging, and data files that no manifest names."""
     lake.check_lease()
     remove_unnamed(lake, night.run_date, night.token)
+    amended = read_amendments(lake.restricted).nights
+    for day in {manifest["run_date"] for manifest in lake.issued() if manifest["token"] in amended}:
+        # An erasure may have been stopped before it had removed what nothing names any more.
+        remove_unnamed(lake, date.fromisoformat(day), night.token)
     for old in lake.open_nights():
         if old.run_date == night.run_date and old.token <= night.token:
             remove_night(old)
@@ -247,8 +254,8 @@ def remove_unnamed(lake: Lake, run_date: date, token: int) -> None:
     """Removes the date's data files and reports, up to a token, that no manifest names."""
     folder = lake.restricted / "runs" / f"run_date={run_date.isoformat()}"
     named = set()
-    for file in folder.glob("[0-9]*.json"):
-        stages = json.loads(file.read_text())["stages"]
+    for manifest in lake.read_manifests(folder.glob("[0-9]*.json")):
+        stages = manifest["stages"]
         named |= {f["path"] for s in stages.values() for files in s["tables"].values() for f in files}
         named.add(stages["report"]["details"].get("report"))
     folders = [lake.zone(table) / table / folder.name for table in (*PUBLIC_TABLES, *RESTRICTED_TABLES)]

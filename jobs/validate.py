@@ -20,7 +20,7 @@ from expectations.reading import prepare_rows
 from expectations.rules import RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
 from jobs.design import check_design, find_design
-from jobs.errors import StageError, UsageError
+from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord, check_kept
 from jobs.layout import write_sorted
@@ -32,6 +32,7 @@ from jobs.sources import Delivered, read_extract
 from jobs.spark import SHUFFLE_PARTITIONS, spark_session
 from jobs.tables import design_columns, quarantine_columns
 from jobs.tally import Tally, add_up
+from jobs.withdrawn import check_withdrawn, name_withdrawn, withdrawn_file
 
 REMEDY = "The Data Docs of this night count each rule: have the extract corrected"
 
@@ -44,7 +45,6 @@ def run(job: Job) -> StageRecord:
         return _replay(job)
     with spark_session(job.lake, "validate") as spark:
         key = key_file(job.lake)
-        _check_key(job, name_key(key))
         delivered = read_extract(spark, job.book, job.extract, key)
         # By the extract's size alone, so that the cores of a machine change nothing.
         parts = max(SHUFFLE_PARTITIONS, math.ceil(sum(file.size for file in delivered.files) / BYTES_PER_PART))
@@ -77,6 +77,7 @@ def run(job: Job) -> StageRecord:
         "shares": shares,
         "classes": classes_to_json(add_classes(part.classes for part in made)),
         "key": name_key(key),
+        "withdrawals": name_withdrawn(job.lake),
         "data_docs": str(docs.relative_to(job.lake.root)),
     }
     renamed = {
@@ -90,20 +91,10 @@ def run(job: Job) -> StageRecord:
     return StageRecord("validate", tables=tables, counts=renamed, details=details)
 
 
-def _check_key(job: Job, key: str) -> None:
-    """Another key would give everybody another pseudonym, and nobody would notice."""
-    manifests = job.lake.manifests()
-    if manifests and manifests[-1]["stages"]["validate"]["details"]["key"] != key:
-        raise UsageError(
-            "the pseudonym key is not the one of the lake's last night: restore the key file, or name it by "
-            "MINDCENSUS_KEY_FILE"
-        )
-
-
 def _judge(delivered: Delivered, job: Job, folder: Path) -> list[Part]:
     try:
         prepared = prepare_rows(delivered.frame, job.book)
-        judge, door = appoint_judge(job.book, job.run_date), open_door(job.book, None)
+        judge, door = appoint_judge(job.book, job.run_date), open_door(job.book, withdrawn_file(job.lake))
         return judge_parts(prepared, delivered.rows, judge, door, job.book, folder)
     except (ArithmeticException, DateTimeException, NumberFormatException) as error:
         # Only the codebook's own SQL computes with values as they come. Spark's message quotes the value.
@@ -120,6 +111,7 @@ def _replay(job: Job) -> StageRecord:
         raise ContractBroken(f"no extract is named, and no night of {job.run_date} is published: name one by --extract")
     check_kept(manifest)
     record = StageRecord.from_json(manifest["stages"]["validate"])
+    check_withdrawn(job.lake, record, job.run_date)
     if record.details["codebook"]["sha256"] != job.codebook_sha256:
         raise ContractBroken(
             f"the codebook has changed since {job.run_date} was validated: name the extract, or replay by the codebook "

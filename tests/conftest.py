@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 from pyspark.sql import SparkSession
 
@@ -35,3 +36,11 @@ def spark() -> Iterator[SparkSession]:
     logging.getLogger("py4j").setLevel(logging.WARNING)
     yield session
     session.stop()
+
+
+@pytest.fixture
+def own_logs() -> Iterator[None]:
+    """The logs of a command in the test's own process go to the test's own stream; afterwards all is as it was."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from jobs.errors import UsageError
 from jobs.lake import Lake
-from jobs.pseudonym import digest_ids, key_file, pseudonymise
+from jobs.pseudonym import digest_ids, extend_key, key_file, list_pseudonyms, pseudonymise, split_key
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,14 @@ def test_named_key_file_is_used_where_it_is(lake: Lake, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize(
     ("content", "file_mode", "message"),
-    [(None, 0, "no such file"), ("a key", 0o644, "0644, open to other users"), (" \n", 0o600, "is empty")],
+    [
+        (None, 0, "no such file"),
+        ("a key", 0o644, "0644, open to other users"),
+        ("a key", 0o700, "has mode 0700: run `chmod 600`"),
+        (" \n", 0o600, "is empty"),
+        ("mindcensus key chain\n\nnew\n", 0o600, "is empty"),
+        ("mindcensus key chain\n", 0o600, "is empty"),
+    ],
 )
 def test_unfit_key_files(
     content: str | None, file_mode: int, message: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,6 +90,17 @@ def test_digest_is_hmac_sha256() -> None:
     # RFC 4231, test case 2.
     expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert digest_ids([b"what do ya want for nothing?"], b"Jefe") == [expected]
+
+
+def test_a_new_key_is_laid_over_those_before_it() -> None:
+    chain = extend_key(extend_key(b"first", "second").encode(), "third").encode()
+    assert split_key(chain) == [b"first", b"second", b"third"]
+    told = list_pseudonyms(b" 1001 ", chain)
+    assert told == [digest_ids([b"1001"], key)[0] for key in (b"first", extend_key(b"first", "second").encode(), chain)]
+    assert told[2] == hmac.new(b"third", told[1].encode(), "sha256").hexdigest()
+    assert digest_ids([None, b" "], chain) == [None, None] and list_pseudonyms(b" ", chain) == []
+    # A key of several lines that is no chain stays the key that it was.
+    assert split_key(b"-----\nabc\n-----") == [b"-----\nabc\n-----"]
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1))

@@ -1,13 +1,16 @@
 """Nights that several tests share: a published small lake, and a warm process that runs commands on copies of it."""
 
 import fcntl
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
+from jobs.lake import Lake
 from tests.nights.small_night import FIRST, CommandLine, run, simulate_rows, write_codebook, write_extract
 
 Copy = Callable[[Path], Path]
@@ -46,6 +49,23 @@ def small_night(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Sma
             assert ended.code == 0, ended.said
             (folder / "made").touch()
     return night
+
+
+def repeat_night(lake: Lake, nights: int) -> None:
+    """Publishes copies of the small lake's night on the days after it, until there are so many nights."""
+    text = next(lake.restricted.glob(f"runs/run_date={FIRST}/*.json")).read_text()
+    for back in range(1, nights):
+        day = (date.fromisoformat(FIRST) + timedelta(days=back)).isoformat()
+        moved = text.replace(f"run_date={FIRST}", f"run_date={day}")
+        manifest = json.loads(moved) | {"run_date": day, "token": back + 1}
+        named = [f["path"] for s in manifest["stages"].values() for files in s["tables"].values() for f in files]
+        for path in (*named, manifest["stages"]["report"]["details"]["report"]):
+            (lake.root / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(lake.root / path.replace(day, FIRST), lake.root / path)
+        folder = lake.restricted / "runs" / f"run_date={day}"
+        folder.mkdir()
+        (folder / f"{back + 1:08d}.json").write_text(json.dumps(manifest))
+    (lake.restricted / "token").write_text(str(nights))
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.endings import read_view
-from jobs.lake import Lake
-from jobs.retain import PEOPLE_TABLES, Removed, retain
-from tests.nights.conftest import Copy, SmallNight
+from jobs.lake import PEOPLE_TABLES, Lake
+from jobs.retain import Removed, retain
+from tests.nights.conftest import Copy, SmallNight, repeat_night
 from tests.nights.small_night import FIRST, CommandLine
 
 NIGHTS, KEPT = 14, 10  # the last ten are always kept: later releases are compared with them
@@ -21,18 +21,7 @@ TODAY = date.fromisoformat(FIRST) + timedelta(days=NIGHTS)
 def lake(copy_lake: Copy, tmp_path: Path) -> Lake:
     """A lake of as many nights, the first one's copies."""
     lake = Lake(copy_lake(tmp_path))
-    text = next(lake.restricted.glob(f"runs/run_date={FIRST}/*.json")).read_text()
-    for back in range(1, NIGHTS):
-        day = (date.fromisoformat(FIRST) + timedelta(days=back)).isoformat()
-        moved = text.replace(f"run_date={FIRST}", f"run_date={day}")
-        manifest = json.loads(moved) | {"run_date": day, "token": back + 1}
-        named = [f["path"] for s in manifest["stages"].values() for files in s["tables"].values() for f in files]
-        for path in (*named, manifest["stages"]["report"]["details"]["report"]):
-            (lake.root / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(lake.root / path.replace(day, FIRST), lake.root / path)
-        folder = lake.restricted / "runs" / f"run_date={day}"
-        folder.mkdir()
-        (folder / f"{back + 1:08d}.json").write_text(json.dumps(manifest))
+    repeat_night(lake, NIGHTS)
     return lake
 
 

@@ -1,0 +1,157 @@
+"""`mindcensus withdraw`: nothing of some people comes into any table any more; with `--erase`, nothing of them stays.
+
+Erased are their rows in people's tables of every published night, superseded ones too, and what was explained of them;
+every model that was made since the first night that held them is retired and removed, since later models went on from
+earlier ones, so that the next training begins from nothing. Estimates and sums of cells stay as they are, in the
+restricted zone as in the public one: made anew, the difference would tell of these people alone. Only internal cells
+that have nobody but them go. A notice to the
+deliverer is written first. What stays of a person is the pseudonym in the block list and in the access log.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from jobs.amendments import Amendment, read_amendments
+from jobs.audit import check_reason, log_access
+from jobs.lake import PEOPLE_TABLES, DataFile, Lake, write_atomically
+from jobs.lone_cells import CELLS, leave_out_cells
+from jobs.rewrite_people import list_files, put_in_force, rewrite_files
+from jobs.withdrawn import FOLDER, block_people, find_people
+
+NOTICE = """\
+Notice of withdrawal
+
+{people:,} people whose answers you delivered have withdrawn, and were erased here. Please leave them out of every
+delivery from now on, erase them from your own copies where the law that you are under wants it, and tell whoever you
+passed their answers on to.
+
+This notice names nobody, and no delivered id is kept here: the ids come with the request that was made to whoever sends
+you this. Their rows were in these deliveries:
+
+"""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What was done: people who were put on the list, those of them of whom rows were found, and what was erased.
+
+    `unknown` may be people who were never accepted, or whose first delivery is still to come: they are blocked, too.
+    """
+
+    people: int
+    known: int
+    nights: int = 0
+    rows: int = 0
+    models: tuple[str, ...] = ()
+    notice: str | None = None
+
+    @property
+    def unknown(self) -> int:
+        return self.people - self.known
+
+
+@dataclass
+class Plan:
+    """What is about to be erased: the nights' new tables, and the people and rows that were found in each delivery."""
+
+    nights: dict[int, Amendment] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
+    rows: int = 0
+    deliveries: dict[str, int] = field(default_factory=dict)  # in words, with the rows of these people
+    first_night: str | None = None
+
+
+def withdraw(lake: Lake, people: Sequence[str], reason: str | None, *, erase: bool) -> Withdrawal:
+    """`people` are sorted pseudonyms. The lake has to be held.
+
+    Raises UsageError without a reason, AuditBroken where the access log is damaged; nothing has changed then.
+    """
+    log_access(lake, "withdraw --erase" if erase else "withdraw", people, check_reason(reason))
+    block_people(lake, people)
+    if not erase:
+        files = [file for m in lake.issued() for table in list_files(m, PEOPLE_TABLES).values() for file in table]
+        return Withdrawal(len(people), len(find_people(lake, files, people)))
+    plan = plan_erasure(lake, people)
+    models = find_learned(lake, plan.first_night)
+    notice = write_notice(lake, plan) if plan.known else None
+    before = read_amendments(lake.restricted)
+    retired = dict.fromkeys(models, datetime.now(UTC).date().isoformat())
+    put_in_force(lake, replace(before, nights={**before.nights, **plan.nights}, models={**retired, **before.models}))
+    return Withdrawal(len(people), len(plan.known), len(plan.nights), plan.rows, tuple(models), notice)
+
+
+def plan_erasure(lake: Lake, people: Sequence[str]) -> Plan:
+    """Writes the new files of every table in which one of the people has a row; none of them is in force yet."""
+    plan, before, gone = Plan(), read_amendments(lake.restricted).nights, pa.array(people, pa.string())
+
+    def leave_out(table: pa.Table) -> pa.Table:
+        return table.filter(pc.invert(pc.is_in(table["person_id"], value_set=gone)))
+
+    for manifest in lake.issued():
+        tables = list_files(manifest, PEOPLE_TABLES)
+        held = {name: files for name, files in tables.items() if find_people(lake, files, people)}
+        if not held:
+            continue
+        made = {name: rewrite_files(lake, manifest, name, files, leave_out) for name, files in held.items()}
+        lost = {name: sum(f.rows for f in files) - sum(f.rows for f in made[name]) for name, files in held.items()}
+        members = _read_members(lake, tables.get("features", ()), people)
+        for name, files in list_files(manifest, CELLS).items():
+            made[name] = rewrite_files(lake, manifest, name, files, partial(leave_out_cells, people=members))
+        earlier = before.get(manifest["token"], Amendment({}))
+        as_json = {name: [vars(file) for file in files] for name, files in made.items()}
+        plan.nights[manifest["token"]] = Amendment(
+            {**earlier.tables, **as_json},
+            earlier.accepted + lost.get("accepted", 0),
+            earlier.quarantined + lost.get("quarantine", 0),
+        )
+        plan.known.update(*[find_people(lake, files, people) for files in held.values()])
+        plan.rows += sum(lost.values())
+        plan.first_night = min(plan.first_night or manifest["run_date"], manifest["run_date"])
+        plan.deliveries[_name_delivery(manifest)] = lost.get("accepted", 0) + lost.get("quarantine", 0)
+    return plan
+
+
+def _read_members(lake: Lake, features: Sequence[DataFile], people: Sequence[str]) -> list[dict[str, Any]]:
+    """These people's rows of features: of which cells they are."""
+    if not features:
+        return []
+    table = ds.dataset([str(lake.root / file.path) for file in features], format="parquet")
+    rows: list[dict[str, Any]] = table.to_table(filter=ds.field("person_id").isin(people)).to_pylist()
+    return rows
+
+
+def _name_delivery(manifest: Mapping[str, Any]) -> str:
+    files = manifest["stages"]["validate"]["details"]["files"]
+    names = "; ".join(f"{file['name']}, {file['size']:,} bytes, sha256 {file['sha256']}" for file in files)
+    return f"{manifest['codebook']['name']}, judged for {manifest['run_date']}: {names}"
+
+
+def find_learned(lake: Lake, first_night: str | None) -> list[str]:
+    """The models that were made on the first night that held them, or later: a version begins with its date.
+
+    Where older nights' people have been removed for their age, nobody knows whether they were in these: then all.
+    """
+    if first_night is None:
+        return []
+    aged = any("retired" in manifest and manifest["run_date"] < first_night for manifest in lake.issued())
+    folders = (lake.restricted / "models").glob("[0-9]*-[0-9a-f]*")
+    return sorted(folder.name for folder in folders if aged or folder.name[:10] >= first_night)
+
+
+def write_notice(lake: Lake, plan: Plan) -> str:
+    """The notice to the deliverer, under a name made of what it says; returns its path in the lake."""
+    lines = [f"- {name}\n  {rows:,} rows of theirs" for name, rows in sorted(plan.deliveries.items())]
+    content = NOTICE.format(people=len(plan.known)) + "\n".join(lines) + "\n"
+    folder = lake.restricted / FOLDER / "notices"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    file = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.txt"
+    write_atomically(file, content)
+    return str(file.relative_to(lake.root))
