@@ -84,7 +84,7 @@ def run(job: Job) -> StageRecord:
     }
     public: list[CohortRow] = []
     if decision.public and chosen:
-        public = sort_rows(draw_release(job, chosen))
+        public, write = sort_rows(draw_release(job, chosen)), replace(write, series=None)
         written |= {
             "cohorts": write.rows(public, estimates_columns(job.book, False), "public"),
             "quality": write.records(withhold_quality(), quality_columns(), "quality"),
@@ -215,11 +215,14 @@ def _describe(
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes the stage's tables into a folder; outcomes made of a trait have the unit of the model's `series`."""
+    """Writes the stage's tables into a folder; outcomes made of a trait have the unit of the model's `series`.
+
+    Without a series none is named: its name follows from people's answers.
+    """
 
     book: Codebook
     folder: Path
-    series: str
+    series: str | None
 
     def sums(self, sums: pa.Table) -> Path:
         """The sums with a column for every cohort, those of no breakdown too."""
