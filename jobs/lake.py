@@ -301,15 +301,15 @@ class Night:
     def paths(self, stage: str, table: str) -> list[Path]:
         return [self.lake.root / file.path for file in self.read(stage).tables[table]]
 
-    def adopt(self, files: Sequence[Path], table: str) -> tuple[DataFile, ...]:
-        """Moves finished Parquet files into the table's folder of this date, each named by token and content.
+    def adopt(self, files: Sequence[Path], table: str, first: int = 0) -> tuple[DataFile, ...]:
+        """Moves finished Parquet files into the table's folder of this date, each named by token, place and content.
 
-        They stay invisible to the catalog until a manifest names them.
+        `first` is the place of the first of them. They stay invisible to the catalog until a manifest names them.
         """
         self.lake.check_lease()
         folder = self.lake.table_folder(table, self.run_date)
         adopted = []
-        for index, file in enumerate(sorted(files)):
+        for index, file in enumerate(sorted(files), first):
             digest, rows = hash_file(file), pq.read_metadata(file).num_rows
             target = folder / f"{self.token:08d}-{index:05d}-{digest[:16]}.parquet"
             size = file.stat().st_size

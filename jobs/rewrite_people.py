@@ -30,15 +30,17 @@ def list_files(manifest: Mapping[str, Any], tables: Sequence[str]) -> dict[str, 
 
 
 def rewrite_files(
-    lake: Lake, manifest: Mapping[str, Any], table: str, files: tuple[DataFile, ...], change: Change
-) -> tuple[DataFile, ...]:
-    """Files of one table of a night with what `change` makes of each row group; who stays, stays in order."""
+    lake: Lake, manifest: Mapping[str, Any], table: str, files: Sequence[DataFile], change: Change
+) -> list[DataFile]:
+    """Files of one table of a night, each with what `change` makes of its row groups, in the places that they had."""
     night = Night(lake, date.fromisoformat(manifest["run_date"]), manifest["token"])
+    made: list[DataFile] = []
     with tempfile.TemporaryDirectory(dir=lake.staging, prefix="rewrite-") as scratch:
-        targets = [Path(scratch) / f"part-{place:06d}.parquet" for place, _ in enumerate(files)]
-        for file, target in zip(files, targets, strict=True):
+        for file in files:
+            target, place = Path(scratch) / "part.parquet", int(Path(file.path).name.split("-")[1])
             _rewrite_file(lake.root / file.path, target, change)
-        return night.adopt(targets, table)
+            made += night.adopt([target], table, place)
+    return made
 
 
 def _rewrite_file(file: Path, target: Path, change: Change) -> None:

@@ -9,7 +9,7 @@ deliverer is written first. What stays of a person is the pseudonym in the block
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from jobs.amendments import Amendment, read_amendments
 from jobs.audit import check_reason, log_access
 from jobs.lake import PEOPLE_TABLES, DataFile, Lake, write_atomically
 from jobs.lone_cells import CELLS, leave_out_cells
-from jobs.rewrite_people import list_files, put_in_force, rewrite_files
+from jobs.rewrite_people import Change, list_files, put_in_force, rewrite_files
 from jobs.withdrawn import FOLDER, block_people, find_people
 
 NOTICE = """\
@@ -90,33 +90,49 @@ def withdraw(lake: Lake, people: Sequence[str], reason: str | None, *, erase: bo
 
 def plan_erasure(lake: Lake, people: Sequence[str]) -> Plan:
     """Writes the new files of every table in which one of the people has a row; none of them is in force yet."""
-    plan, before, gone = Plan(), read_amendments(lake.restricted).nights, pa.array(people, pa.string())
+    plan, before = Plan(), read_amendments(lake.restricted).nights
+    for manifest in lake.issued():
+        tables = list_files(manifest, PEOPLE_TABLES)
+        held = {name: [f for f in files if find_people(lake, [f], people)] for name, files in tables.items()}
+        if not any(held.values()):
+            continue
+        made = _leave_out(lake, manifest, held, people)
+        lost = {name: _count(held.get(name, ())) - _count(made.get(name, {}).values()) for name in PEOPLE_TABLES}
+        now = {
+            name: [vars(made[name].get(file, file)) for file in files]
+            for name, files in list_files(manifest, (*PEOPLE_TABLES, *CELLS)).items()
+        }
+        earlier = before.get(manifest["token"], Amendment({}))
+        accepted, quarantined = earlier.accepted + lost["accepted"], earlier.quarantined + lost["quarantine"]
+        plan.nights[manifest["token"]] = Amendment({**earlier.tables, **now}, accepted, quarantined)
+        plan.known.update(find_people(lake, [file for files in held.values() for file in files], people))
+        plan.rows += sum(lost.values())
+        plan.first_night = min(plan.first_night or manifest["run_date"], manifest["run_date"])
+        plan.deliveries[_name_delivery(manifest)] = lost["accepted"] + lost["quarantine"]
+    return plan
+
+
+def _leave_out(
+    lake: Lake, manifest: Mapping[str, Any], held: Mapping[str, list[DataFile]], people: Sequence[str]
+) -> dict[str, dict[DataFile, DataFile]]:
+    """For each table of a night the new file for each old one: of those that hold the people, and of cells."""
+    gone = pa.array(people, pa.string())
 
     def leave_out(table: pa.Table) -> pa.Table:
         return table.filter(pc.invert(pc.is_in(table["person_id"], value_set=gone)))
 
-    for manifest in lake.issued():
-        tables = list_files(manifest, PEOPLE_TABLES)
-        held = {name: files for name, files in tables.items() if find_people(lake, files, people)}
-        if not held:
-            continue
-        made = {name: rewrite_files(lake, manifest, name, files, leave_out) for name, files in held.items()}
-        lost = {name: sum(f.rows for f in files) - sum(f.rows for f in made[name]) for name, files in held.items()}
-        members = _read_members(lake, tables.get("features", ()), people)
-        for name, files in list_files(manifest, CELLS).items():
-            made[name] = rewrite_files(lake, manifest, name, files, partial(leave_out_cells, people=members))
-        earlier = before.get(manifest["token"], Amendment({}))
-        as_json = {name: [vars(file) for file in files] for name, files in made.items()}
-        plan.nights[manifest["token"]] = Amendment(
-            {**earlier.tables, **as_json},
-            earlier.accepted + lost.get("accepted", 0),
-            earlier.quarantined + lost.get("quarantine", 0),
-        )
-        plan.known.update(*[find_people(lake, files, people) for files in held.values()])
-        plan.rows += sum(lost.values())
-        plan.first_night = min(plan.first_night or manifest["run_date"], manifest["run_date"])
-        plan.deliveries[_name_delivery(manifest)] = lost.get("accepted", 0) + lost.get("quarantine", 0)
-    return plan
+    members = _read_members(lake, held.get("features", ()), people)
+    cells = list_files(manifest, CELLS)
+    changes: dict[str, Change] = dict.fromkeys(held, leave_out)
+    changes |= dict.fromkeys(cells, partial(leave_out_cells, people=members))
+    return {
+        name: dict(zip(files, rewrite_files(lake, manifest, name, files, changes[name]), strict=True))
+        for name, files in {**held, **cells}.items()
+    }
+
+
+def _count(files: Iterable[DataFile]) -> int:
+    return sum(file.rows for file in files)
 
 
 def _read_members(lake: Lake, features: Sequence[DataFile], people: Sequence[str]) -> list[dict[str, Any]]:

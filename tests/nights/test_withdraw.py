@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,7 +23,7 @@ from jobs.drill import run_drill
 from jobs.lake import PEOPLE_TABLES, Lake, Night
 from jobs.promotions import find_model
 from jobs.pseudonym import digest_ids, read_key
-from jobs.withdrawn import read_withdrawn
+from jobs.withdrawn import find_people, read_withdrawn
 from tests.nights.conftest import Copy, SmallNight, repeat_night
 from tests.nights.small_night import FIRST, SECOND, CommandLine, simulate_rows, write_extract
 
@@ -154,6 +155,30 @@ def test_stopped_and_run_again_it_ends_the_same(
     assert ask("withdraw", "--erase") == 0
     assert describe(lake) == ended
     assert verify_log(lake).entries == 3
+
+
+def test_a_file_that_is_made_anew_keeps_its_place(tmp_path: Path) -> None:
+    """Profiles have the people of their features in the same order, from file to file."""
+    lake = Lake(tmp_path / "lake")
+    lake.prepare()
+    parts = [tmp_path / f"part-{place}.parquet" for place in range(3)]
+    for place, part in enumerate(parts):
+        pq.write_table(pa.table({"person_id": [f"{place}a", f"{place}b"]}), part, row_group_size=1)
+    files = Night(lake, date.fromisoformat(FIRST), 7).adopt(parts, "profiles")
+    manifest = {"run_date": FIRST, "token": 7}
+    gone = pa.array(["1a"])
+    (new,) = rewrite_people.rewrite_files(
+        lake,
+        manifest,
+        "profiles",
+        files[1:2],
+        lambda table: table.filter(pc.invert(pc.is_in(table["person_id"], gone))),
+    )
+    assert (new.rows, new.path[:-24]) == (1, files[1].path[:-24])
+    paths = sorted(lake.root / file.path for file in (files[2], new, files[0]))
+    people = [one for path in paths for one in pq.read_table(path, partitioning=None)["person_id"].to_pylist()]
+    assert people == ["0a", "0b", "1b", "2a", "2b"]
+    assert find_people(lake, [files[0], new], ["0b", "1a", "2a"]) == ["0b"]
 
 
 def test_the_next_nights_have_nothing_of_them(
