@@ -36,7 +36,7 @@ from jobs.release_calendar import decide_release
 from jobs.releases import read_earlier
 from jobs.replicate_sums import Replicated, ReplicatePass
 from jobs.response import count_answers, rate_response
-from jobs.spark import spark_session
+from jobs.spark import empty_heap, spark_session
 from jobs.standardised import Groups, cross_breakdowns, estimate_standardised_rows, list_unpublished
 from jobs.survey import CohortRow, count_psus
 from jobs.tables import (
@@ -127,6 +127,7 @@ def _add_up(job: Job) -> Added:
         quantiles = estimate_quantile_rows(spark, files, outcomes, book.breakdowns, survey, replicates)
         imputed = None
         if any(outcome.latent for outcome in outcomes):
+            empty_heap(spark._jvm)
             imputed = impute_traits(
                 spark, job.lake.root / night.read("train").details["folder"], features, design, book
             )

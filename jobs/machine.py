@@ -6,7 +6,7 @@ from pathlib import Path
 
 GIB = 2**30
 # For each core: what a task at work takes of the JVM's heap, and its Python worker with torch beside that.
-HEAP_PER_CORE, PYTHON_PER_CORE = 1.5 * GIB, 0.75 * GIB
+HEAP_PER_CORE, PYTHON_PER_CORE = 1.25 * GIB, 0.75 * GIB
 LEAST_HEAP = 1 * GIB
 USABLE = 0.8  # of the memory: the rest is the operating system's, and the JVM's own beside its heap
 

@@ -92,5 +92,10 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
         session.stop()
         shutil.rmtree(scratch, ignore_errors=True)
         # The JVM outlives the session: a later stage's workers need the memory of its heap.
-        with suppress(Exception):
-            jvm.java.lang.System.gc()
+        empty_heap(jvm)
+
+
+def empty_heap(jvm: Any) -> None:
+    """Makes a JVM give back the memory of what it has no more use for; Python has the work for a while."""
+    with suppress(Exception):
+        jvm.java.lang.System.gc()

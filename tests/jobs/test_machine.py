@@ -9,11 +9,11 @@ from jobs.machine import GIB, measure_machine
 @pytest.mark.parametrize(
     ("cores", "memory", "heap"),
     [
-        (1, 4, 1.5),
-        (2, 24, 3.0),
-        (2, 6, 2.55),  # .8 x 6 less three Python processes
+        (1, 4, 1.25),
+        (2, 24, 2.5),
+        (2, 5, 1.75),  # .8 x 5 less three Python processes
         (2, 2, 1.0),  # too small: doctor says so
-        (16, 128, 24.0),
+        (16, 128, 20.0),
         (64, 64, 2.45),
     ],
 )
