@@ -1,24 +1,20 @@
 """Planted ids, answers and a key are looked for, byte by byte, in all that nights leave behind."""
 
 import json
-import os
 import sqlite3
-import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pyarrow.parquet as pq
 import pyspark
 import pytest
 
 from benchmarks.endings import read_manifest
+from benchmarks.planted import Find, Needles, ScratchCopy, search_tree, spell_number, spell_text
 from jobs.delivery import write_marker
 from tests.nights.small_night import (
     COLUMNS,
@@ -63,76 +59,10 @@ def plant(rows: list[list[Any]]) -> list[list[Any]]:
 # ---- Where to look
 
 
-@dataclass(frozen=True)
-class Find:
-    """A needle that was found, and where."""
-
-    needle: str
-    place: str
-
-
-def list_needles() -> dict[str, list[bytes]]:
+def list_needles() -> Needles:
     """Each planted value with all the bytes that it may appear as."""
-    needles = {text: [text.encode(), text.encode("utf-16-le")] for text in (KEY, *IDS, *ODD.values(), SPILLED)}
-    for code in (*ODD_CODES.values(), str(INCOME)):
-        needles[code] = [code.encode(), struct.pack("<d", float(code)), struct.pack(">d", float(code))]
-    return needles
-
-
-def search_tree(root: Path) -> set[Find]:
-    """All needles in all files under the root: as bytes and, in Parquet and DuckDB files, as values."""
-    found, needles = set(), list_needles()
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        try:
-            data, place = path.read_bytes(), str(path.relative_to(root))
-        except FileNotFoundError:
-            continue  # a process that was ending has tidied up
-        values = read_values(path, data)
-        for needle, forms in needles.items():
-            if any(form in data for form in forms) or needle in values:
-                found.add(Find(needle, place))
-    return found
-
-
-def read_values(path: Path, data: bytes) -> str:
-    """What a compressed file holds, as one text."""
-    if data[:4] == b"PAR1" and data[-4:] == b"PAR1":
-        table = pq.read_table(path, partitioning=None)
-        return "\n".join(str(value) for column in table.columns for value in column.to_pylist())
-    if path.suffix == ".duckdb":
-        with duckdb.connect(str(path), read_only=True) as connection:
-            tables = [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
-            views = connection.execute("SELECT sql FROM duckdb_views()").fetchall()
-            return str([connection.execute(f"FROM {table}").fetchall() for table in tables]) + str(views)
-    return ""
-
-
-class ScratchCopy(threading.Thread):
-    """Links every file that appears in the folders, so that what is removed again can still be searched."""
-
-    def __init__(self, folders: Sequence[Path], copy: Path) -> None:
-        super().__init__(daemon=True)
-        self._folders, self._copy, self._ended = folders, copy, threading.Event()
-        self._linked: set[tuple[int, str]] = set()
-        copy.mkdir()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.005):
-            for folder in self._folders:
-                for parent, _, names in os.walk(folder):
-                    for name in names:
-                        self._link(Path(parent) / name)
-
-    def _link(self, path: Path) -> None:
-        with suppress(OSError):
-            known = (path.stat().st_ino, path.name)
-            if known not in self._linked:
-                os.link(path, self._copy / f"{len(self._linked):06d}-{path.name}")
-                self._linked.add(known)
-
-    def finish(self) -> None:
-        self._ended.set()
-        self.join()
+    needles = {text: spell_text(text) for text in (KEY, *IDS, *ODD.values(), SPILLED)}
+    return needles | {code: spell_number(float(code), code) for code in (*ODD_CODES.values(), str(INCOME))}
 
 
 @dataclass(frozen=True)
@@ -144,7 +74,7 @@ class Night:
     said: str
 
     def search(self, *, apart_from: Sequence[str] = ()) -> set[Find]:
-        found = search_tree(self.folder)
+        found = search_tree(self.folder, list_needles())
         found |= {Find(needle, "output") for needle in list_needles() if needle in self.said}
         return {find for find in found if not find.place.startswith(("landing/", *apart_from))}
 
@@ -265,7 +195,7 @@ def test_answers_are_in_peoples_tables_alone(airflow_night: Night) -> None:
 
 def test_scratch_is_encrypted_but_for_tables_in_the_making(airflow_night: Night) -> None:
     """Spark's own files show no answer; the stages' unfinished Parquet is what becomes the tables."""
-    found = search_tree(airflow_night.folder / "scratch")
+    found = search_tree(airflow_night.folder / "scratch", list_needles())
     assert {find.place for find in found if ".parquet" not in find.place} == set()
     assert {find.needle for find in found} & {KEY, *IDS, SPILLED} == set()
 
@@ -333,8 +263,8 @@ def test_a_night_that_fails_in_airflow_tells_nothing(tmp_path: Path) -> None:
     assert "ended with exit code 4" in night.said
     found = night.search(apart_from=("scratch/",))
     assert found == {Find(KEY, "lake/restricted/keys/environment.key")}
-    assert search_tree(tmp_path / "scratch") == {
+    assert search_tree(tmp_path / "scratch", list_needles()) == {
         find
-        for find in search_tree(tmp_path / "scratch")
+        for find in search_tree(tmp_path / "scratch", list_needles())
         if ".parquet" in find.place and find.needle not in (KEY, *IDS)
     }
