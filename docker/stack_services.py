@@ -21,6 +21,13 @@ HERE = "127.0.0.1"
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 # Of the caller's own environment: nothing of another Airflow, Spark or Python may leak in.
 FOREIGN = ("AIRFLOW", "SPARK", "PYSPARK", "PYTHON", "POSTGRES", "PG", "MINDCENSUS_KEY")
+# Without the secret nobody has a part in the cluster, and what crosses its network is encrypted.
+SPARK_DEFAULTS = """\
+spark.authenticate true
+spark.authenticate.secret {secret}
+spark.network.crypto.enabled true
+spark.master.rest.enabled false
+"""
 MARK = "MINDCENSUS_STACK"  # in the environment of every process of a stack: the stack's folder
 
 
@@ -204,6 +211,7 @@ def make_secrets(place: Place) -> None:
     # A lake that has made itself a key goes on with it.
     own = place.lake / "restricted" / "keys" / "pseudonym.key"
     _keep_secret(place.secrets / "pseudonym_key", own.read_text() if own.exists() else secrets.token_urlsafe(48))
+    _keep_secret(place.secrets / "spark-defaults.conf", SPARK_DEFAULTS.format(secret=secrets.token_hex(32)))
     address = f"postgresql+psycopg2://airflow:{password}@{HERE}:{place.ports['postgres']}/airflow"
     (place.secrets / "database_url").unlink(missing_ok=True)  # the port may be another one
     _keep_secret(place.secrets / "database_url", address)
