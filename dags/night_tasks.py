@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ FINAL_EXIT_CODES = {
     6: "nobody has signed the release off: look at it, run mindcensus sign-off, and clear this task",
     7: "the public tables give protected figures away: look at this task's log",
 }
+KEY_VARIABLE = "mindcensus_pseudonym_key"  # Airflow's, wherever its secrets backend keeps it
 PASSING_EXIT_CODES = {5: "another run holds the lake"}
 
 
@@ -47,6 +48,15 @@ def failure_of(stage: str, exit_code: int | None) -> AirflowException:
 def supervised() -> dict[str, str]:
     """What a stage is told about this task's process: it ends when that is gone, however it went."""
     return {"MINDCENSUS_SUPERVISOR": str(os.getpid())}
+
+
+def take_key() -> None:
+    """Gives the key of Airflow's variable, where there is one, to the commands of this task's process.
+
+    By their environment: what spark-submit is called with, any list of processes shows.
+    """
+    if "MINDCENSUS_KEY_FILE" not in os.environ and (key := Variable.get(KEY_VARIABLE, default=None)):
+        os.environ["MINDCENSUS_KEY"] = key
 
 
 class StageLog:
@@ -131,6 +141,8 @@ class SparkStageOperator(SparkSubmitOperator):
     def execute(self, context: "Context") -> None:
         self.application_args = list(filter(None, self.application_args or ()))
         self.env_vars = supervised()
+        if self.stage == "validate":  # no other stage sees an id
+            take_key()
         self._hook = self._get_hook()
         self._hook._log = StageLog()
         try:

@@ -1,9 +1,11 @@
 """What exit codes mean to Airflow, with the real spark-submit and the real command."""
 
+import os
+
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from night_tasks import SparkStageOperator, StageOperator, failure_of
+from night_tasks import SparkStageOperator, StageOperator, failure_of, take_key
 
 SECRET = "an answer of somebody"
 
@@ -45,3 +47,14 @@ def test_the_command_called_wrongly_ends_the_task():
 )
 def test_exit_codes(exit_code, final):
     assert isinstance(failure_of("score", exit_code), AirflowFailException) is final
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_key_comes_from_airflows_secrets_and_not_by_the_command_line(tmp_path, monkeypatch, named):
+    monkeypatch.delenv("MINDCENSUS_KEY_FILE", raising=False)
+    monkeypatch.setenv("MINDCENSUS_KEY", "from the environment")
+    monkeypatch.setenv("AIRFLOW_VAR_MINDCENSUS_PSEUDONYM_KEY", "from the backend")
+    if named:
+        monkeypatch.setenv("MINDCENSUS_KEY_FILE", "/a/key/file")
+    take_key()
+    assert os.environ["MINDCENSUS_KEY"] == ("from the environment" if named else "from the backend")
