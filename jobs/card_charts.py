@@ -3,7 +3,7 @@
 Lines are placed in pixels here, rounded, so that the last bit of a float never shows in the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -20,6 +20,8 @@ CURVES, GAP, INFORMATION = 108, 22, 44  # heights of an item's two panes, and be
 WIDE, TALL = 520, 150
 DASHES = ([1, 0], [6, 3], [2, 2])  # a round of colours each
 CELL, NAMES = 54, 110
+EFFECTS, EFFECT_NAMES, EFFECT_ROW, LEGEND = 200, 128, 22, 16
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 
 Floats = npt.NDArray[np.float64]
 Line = tuple[Floats, Floats]  # pixels across, pixels down
@@ -106,6 +108,81 @@ def draw_correlations(labels: Sequence[str], correlations: Floats, name: str) ->
     # A trait's name stands on the diagonal and runs to the right, where nothing is.
     layers.append(_put_texts([(CELL * i + 6, CELL * (i + 0.5), label) for i, label in enumerate(labels)], "left"))
     return draw_svg(alt.layer(*layers), len(labels) * CELL + NAMES, len(labels) * CELL, (4, 4, 4), name)
+
+
+def draw_effects(
+    rows: Sequence[tuple[str, bool, Mapping[str, float]]],
+    groups: Sequence[tuple[str, str]],
+    limits: tuple[float, float],
+    name: str,
+) -> str:
+    """A row an item (label, whether flagged, effect by group): a mark for each group's effect, filled where flagged.
+
+    `groups` are keys and labels; the strip is up to the first of `limits` either way, dashed lines stand at the second.
+    """
+    foot = LEGEND * len(groups)
+    height = foot + EFFECT_ROW * len(rows)
+    effects = [effect for _, _, found in rows for effect in found.values()]
+    reach = np.ceil(max([0.39, *map(abs, effects)]) * 10 + 0.5) / 10
+
+    def across(effect: float) -> float:
+        return _round(EFFECTS / 2 * (1 + effect / reach))
+
+    strip = [{"x": across(-limits[0]), "x2": across(limits[0]), "y": foot, "y2": height}]
+    box: Any = {"x": place_at("x"), "x2": alt.X2("x2:Q"), "y": place_at("y"), "y2": alt.Y2("y2:Q")}
+    layers = [alt.Chart(hold_values(strip)).mark_rect(color=BAND).encode(**box)]
+    for places, colour, dash in (((0.0,), MUTED, [1, 0]), ((-limits[1], limits[1]), MUTED, [4, 3])):
+        rules = [{"x": across(place), "y": foot, "y2": height} for place in places]
+        drawn = alt.Chart(hold_values(rules)).mark_rule(color=colour, strokeDash=dash)
+        layers.append(drawn.encode(x=place_at("x"), y=place_at("y"), y2=alt.Y2("y2:Q")))
+    middles = [foot + EFFECT_ROW * (place + 0.5) for place in range(len(rows))]
+    for place, (key, label) in enumerate(groups):
+        colour, shape = SERIES[place % len(SERIES)], SHAPES[place % len(SHAPES)]
+        down = LEGEND * (place + 0.5)
+        layers.append(_draw_marks([(0.0, down)], colour, shape, filled=True))
+        layers.append(_put_texts([(10.0, down, label)], "left"))
+        for filled in (False, True):
+            points = [
+                (across(found[key]), middle)
+                for (_, flagged, found), middle in zip(rows, middles, strict=True)
+                if key in found and flagged == filled
+            ]
+            layers.append(_draw_marks(points, colour, shape, filled))
+    labels = [{"x": -8, "y": middle, "text": label} for (label, _, _), middle in zip(rows, middles, strict=True)]
+    texts = alt.Chart(hold_values(labels)).mark_text(
+        align="right", baseline="middle", color=INK, fontSize=12, font=FONT
+    )
+    layers.append(texts.encode(x=place_at("x"), y=place_at("y"), text=alt.Text("text:N")))
+    ticks = [(across(value), f"{value:+.1f}".replace("-", "−") if value else "0") for value in (-reach, 0.0, reach)]
+    layers += [*_write(ticks, height + 6), *_write([(EFFECTS / 2, "lower score         higher score")], height + 20)]
+    return draw_svg(alt.layer(*layers), EFFECTS, height, (EFFECT_NAMES, RIGHT + 8, BOTTOM), name)
+
+
+def draw_expected(theta: Floats, lines: Sequence[tuple[str, Floats]], name: str) -> str:
+    """An item's expected score by trait level, a line for each group; the first, the reference, is dark."""
+    across, foot = _spread(theta, WIDTH), LEGEND * len(lines)
+    values = np.concatenate([line for _, line in lines])
+    low, high = np.floor(values.min()), np.ceil(values.max())
+    ticks = [f"{low:g}", f"{(low + high) / 2:g}", f"{high:g}"]
+    layers = _draw_pane(across, foot, CURVES, ticks)
+    for place, (label, line) in enumerate(lines):
+        colour = INK if place == 0 else SERIES[(place - 1) % len(SERIES)]
+        dash = DASHES[0] if place == 0 else DASHES[(place - 1) // len(SERIES) % len(DASHES)]
+        down = LEGEND * (place + 0.5)
+        layers.append(_draw_line((across, foot + CURVES * (high - line) / (high - low)), colour, 2, dash))
+        layers.append(_draw_line((np.array([0.0, 18.0]), np.array([down, down])), colour, 2, dash))
+        layers.append(_put_texts([(26.0, down, label)], "left"))
+    height = foot + CURVES
+    return draw_svg(alt.layer(*layers, *_draw_axis(theta, across, height)), WIDTH, height, (LEFT, RIGHT, BOTTOM), name)
+
+
+def _draw_marks(points: Sequence[tuple[float, float]], colour: str, shape: str, filled: bool) -> Any:
+    rows = [{"x": _round(x), "y": _round(y)} for x, y in points]
+    marks = alt.Chart(hold_values(rows)).mark_point(
+        shape=shape, color=colour, filled=filled, fill=colour if filled else "transparent", size=60, opacity=1,
+        strokeWidth=1.5,
+    )  # fmt: skip
+    return marks.encode(x=place_at("x"), y=place_at("y"))
 
 
 def _put_texts(texts: Sequence[tuple[float, float, str]], align: Literal["left", "center"]) -> Any:

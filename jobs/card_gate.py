@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jobs.card_parts import Measurements, Section, Table, Words, count, number, percent, say
-from model.gate import COVERAGE, COVERAGE_TOLERANCE, LARGEST_RANK_DEVIATION, NOISE, WORST_LOSS
+from model.fairness import WORST_BIAS, WORST_COVERAGE
+from model.gate import COVERAGE_TOLERANCE, LARGEST_RANK_DEVIATION, NOISE, WORST_LOSS
+from model.predicting import COVERAGE
 
 
 def show_gate(m: Measurements) -> Section | None:
@@ -23,7 +25,7 @@ def show_gate(m: Measurements) -> Section | None:
         ),
     ]
     if comparisons := measures.get("comparisons"):
-        blocks.append(_show_comparisons(m, comparisons))
+        blocks += [_show_comparisons(m, comparisons), _tell_growth(measures["fairness_growth"])]
     if link := measures["link"]:
         drifted = ", ".join(m.label_item(key) for keys in link["drifted"].values() for key in keys) or "none"
         blocks.append(
@@ -60,6 +62,22 @@ def _show_comparisons(m: Measurements, comparisons: list[Mapping[str, Any]]) -> 
             ]
             for c in comparisons
         ],
+    )
+
+
+def _tell_growth(growths: list[Mapping[str, Any]]) -> Words:
+    most = max(growths, key=lambda growth: growth["growth"] / growth["margin"], default=None)
+    told = "No group had people enough for that."
+    if most:
+        told = (
+            f"The nearest to that came {most['measure']} for {most['group']}, further off by "
+            f"{number(most['growth'], 3)} of {number(most['margin'], 3)}."
+        )
+    return say(
+        "Nor may predictions become less fair: for no group may the share of hidden answers covered be surely further "
+        f"from {percent(COVERAGE, 0)} than the champion's by more than {percent(WORST_COVERAGE, 0)}, nor the bias of "
+        f"an expected total surely larger by more than {WORST_BIAS:g} of its root mean square error (one-sided, after "
+        f"Holm's adjustment). {told}"
     )
 
 

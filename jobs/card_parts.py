@@ -12,11 +12,13 @@ from markupsafe import Markup
 from expectations.codebook import Codebook
 from model.calibration import Band, Calibration
 from model.describe import ItemParameters, TraitCurves
+from model.differential import ItemFinding
 from model.group_costs import FEWEST_PEOPLE, GroupCost
 from model.reliability import DataSummary, Reliability
 from model.spec import FeatureSpec
 
 WITHHELD = "withheld"
+NO_INTERVAL = "none"
 MINUS = "−"
 
 
@@ -37,9 +39,17 @@ class Measurements:
     items: list[ItemParameters]
     curves: list[TraitCurves]
     correlations: npt.NDArray[np.float64]
+    findings: list[ItemFinding]
 
     def label_trait(self, key: str) -> str:
         return next((trait.label for trait in self.book.traits if trait.key == key), "") or key
+
+    def label_cohort(self, key: str) -> str:
+        return next((cohort.label for cohort in self.book.cohorts if cohort.key == key), "") or key
+
+    def label_group(self, cohort: str, group: str) -> str:
+        found = next((found for found in self.book.cohorts if found.key == cohort), None)
+        return found.read_group(group) if found else group
 
     def label_item(self, key: str) -> str:
         label = next((item.label for item in self.book.items if item.key == key), "")
@@ -104,6 +114,16 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     return WITHHELD if share is None else f"{number(100 * share, digits)} %"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """low to high; a figure without bounds has none."""
+    return NO_INTERVAL if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
+
+
+def chance(p: float | None) -> str:
+    """A p value; one below what three decimals hold says so."""
+    return "below 0.001" if p is not None and p < 0.001 else number(p, 3)
 
 
 def count(people: int | None) -> str:

@@ -16,6 +16,7 @@ from jobs.card_parts import (
     Table,
     Words,
     count,
+    interval,
     name_band,
     number,
     percent,
@@ -72,8 +73,8 @@ def show_limits(m: Measurements) -> Section:
         *[line for calibration in m.calibrations if (line := word_tails(m, calibration))],
         f"It holds for the population that the survey stands for ({m.book.title}), asked in the same way. Other "
         "populations, languages or modes need a model of their own.",
-        "Whether items work alike in all cohorts (measurement invariance) is not tested by this card. The likelihood "
-        "by cohort below shows only where the model fits less well.",
+        "Items need not work alike in all cohorts, and the model takes them to: no profile is made from a person's "
+        "cohort. The section on fairness names items that differ, and how far predictions are off in each cohort.",
         "Skipped answers are taken as missing at random given the answers that are there. Who skips an item because "
         "of the trait itself gets a profile that is too near to the others'.",
     ]
@@ -151,14 +152,14 @@ def show_likelihood(m: Measurements) -> Section:
     if m.costs[1:] and whole.gain is not None:
         blocks += [
             say(
-                "By cohort: how much less an answer costs than under the items' margins, with 95 % intervals (people "
-                "as clusters, strata and PSUs left aside). Groups with "
+                "By cohort: how much less an answer costs than under the items' margins, with design-based 95 % "
+                "intervals (strata, PSUs and weights). Groups with "
                 f"fewer than {FEWEST_PEOPLE} held-out people are withheld. "
                 "Groups whose answers vary little have little to gain."
             ),
             Pictures([_draw_cohort(m, key) for key in _list_cohorts(m)]),
             Table("Cost of a hidden answer by cohort, in nats.",
-                  ["Group", "Held-out people", "This model", "Items' margins", "Gain", "Standard error of gain"],
+                  ["Group", "Held-out people", "This model", "Items' margins", "Gain", "95 % interval of gain"],
                   [_list_group(m, whole),
                    *(_list_group(m, cost) for key in _list_cohorts(m) for cost in _order_costs(m, key))]),
         ]  # fmt: skip
@@ -189,8 +190,9 @@ def _label_group(m: Measurements, cost: GroupCost) -> str:
 def _list_group(m: Measurements, cost: GroupCost) -> list[str]:
     cohort = next((c.label or c.key for c in m.book.cohorts if c.key == cost.column), "")
     label = _label_group(m, cost)
-    figures = [number(figure, 3) for figure in (cost.model, cost.margins, cost.gain, cost.gain_se)]
-    return [f"{cohort}: {label}" if cohort else label, count(cost.people), *figures]
+    figures = [number(figure, 3) for figure in (cost.model, cost.margins, cost.gain)]
+    return [f"{cohort}: {label}" if cohort else label, count(cost.people), *figures, interval(cost.gain_low,
+            cost.gain_high, 3)]  # fmt: skip
 
 
 def _order_costs(m: Measurements, key: str) -> list[GroupCost]:
@@ -210,14 +212,14 @@ def _draw_cohort(m: Measurements, key: str) -> Picture:
 
 
 def _bounds(cost: GroupCost) -> tuple[float, float, float]:
-    gain, half = cost.gain or 0.0, NORMAL_95 * (cost.gain_se or 0.0)
-    return gain - half, gain, gain + half
+    gain = cost.gain or 0.0
+    return cost.gain_low or gain, gain, cost.gain_high or gain
 
 
 def _mark_gain(label: str, cost: GroupCost) -> Mark:
     if cost.gain is None:
         return Mark(label, None, None, None, WITHHELD)
-    return Mark(label, *_bounds(cost), number(cost.gain, 3))
+    return Mark(label, cost.gain_low, cost.gain, cost.gain_high, number(cost.gain, 3))
 
 
 def show_reliability(m: Measurements) -> Section:

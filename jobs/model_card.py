@@ -1,11 +1,17 @@
 """The model card: what a model was made of, how far to trust it, what it must not be used for; all of it measured."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from expectations.codebook import Codebook
 from jobs.card_covariates import show_covariates
+from jobs.card_fairness import show_fairness
 from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
 from jobs.card_parts import Measurements
@@ -21,19 +27,26 @@ from jobs.card_quality import (
 from jobs.lake import write_atomically
 from jobs.pages import render_page
 from model.calibration import calibrate
-from model.describe import correlate_traits, describe_items, trace_curves
+from model.describe import MATCHING, correlate_traits, describe_items, tabulate_items, trace_curves
+from model.design import Design
+from model.differential import ItemFinding, examine_items
 from model.group_costs import cost_groups
-from model.inputs import read_held_out_labels, read_sample, survey_inputs
+from model.inputs import People, read_held_out_labels, read_labels, read_sample, survey_inputs
+from model.network import ProfileNetwork
 from model.registry import Model
 from model.reliability import count_people, measure_reliability, summarise_data
 from model.threads import fix_threads
+from model.validation import design_cells
 
 MOST_PEOPLE = 20_000  # more do not change two decimals
+MOST_EXAMINED = 10_000  # for items that differ between cohorts: enough to be sure of a difference that matters
+DESIGN = ("stratum", "psu")
 SECTIONS = (
     show_glance,
     show_limits,
     show_data,
     show_likelihood,
+    show_fairness,
     show_reliability,
     show_calibration,
     show_gate,
@@ -48,7 +61,8 @@ SECTIONS = (
 def write_card(
     folder: Path, model: Model, book: Codebook, features_paths: Sequence[Path], gate: Mapping[str, Any]
 ) -> None:
-    """Writes card.md and card.html, each replaced in one step. The same model and features give the same bytes.
+    """Writes card.md, card.html and fairness.json, each replaced in one step; the same model and features give the same
+    bytes.
 
     `features_paths` are those that the model was trained on, `gate` holds the reasons against it and the measures
     behind them, or nothing where it was not judged. Raises ModelError for features that do not fit.
@@ -61,6 +75,15 @@ def write_card(
             # Quotation marks cannot start a tag: Markdown is read by the naked eye as well.
             page = page.replace("&#39;", "'").replace("&#34;", '"')
         write_atomically(folder / name, page)
+    write_atomically(folder / "fairness.json", tell_fairness(measured))
+
+
+def tell_fairness(measured: Measurements) -> str:
+    """All figures of the section on fairness, `theta` being the levels of the trait at which scores are `expected`."""
+    findings = [{**asdict(finding), "verdict": finding.verdict} for finding in measured.findings]
+    cohorts = measured.gate["measures"].get("fairness", []) if measured.gate else []
+    told = {"cohorts": cohorts, "theta": np.linspace(*MATCHING).tolist(), "items": findings}
+    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
 def measure_model(
@@ -71,7 +94,9 @@ def measure_model(
     with fix_threads(1):
         people = read_sample(paths, spec, weight_column, MOST_PEOPLE)
         inputs = survey_inputs(paths, spec, weight_column)
-        labels = read_held_out_labels(paths, [cohort.key for cohort in book.cohorts])
+        named = [*DESIGN, *(cohort.key for cohort in book.cohorts)]
+        held_out = read_held_out_labels(paths, named)
+        design = design_cells(inputs, held_out.pop("stratum"), held_out.pop("psu"))
         return Measurements(
             book=book,
             spec=spec,
@@ -80,10 +105,23 @@ def measure_model(
             gate=gate,
             residuals=network.residuals,
             data=summarise_data(people, count_people(paths), spec),
-            costs=cost_groups(network, inputs, labels),
+            costs=cost_groups(network, inputs, held_out, design),
             reliabilities=measure_reliability(network, people),
             calibrations=calibrate(network, inputs.held_out >= 0),
             items=describe_items(network),
             curves=[trace_curves(network, trait) for trait in range(len(spec.traits))],
             correlations=correlate_traits(network),
+            findings=find_differences(network, people, read_labels(paths, named, MOST_EXAMINED)),
         )
+
+
+def find_differences(network: ProfileNetwork, people: People, labels: dict[str, list[str | None]]) -> list[ItemFinding]:
+    """Every item by every cohort: see model/differential.py. `labels` are of the first people, their design's too."""
+    strata, psus = (labels.pop(name) for name in DESIGN)
+    codes, weights = people.codes[: len(strata)], people.weights[: len(strata)]
+    categories = network.categories(torch.from_numpy(codes)).numpy()
+    traits = []
+    for number, trait in enumerate(network.spec.traits):
+        places = [network.spec.columns.index(key) for key in trait.items]
+        traits.append((tabulate_items(network, number), categories[:, places]))
+    return examine_items(traits, labels, Design.of(weights, strata, psus))

@@ -24,8 +24,10 @@ from jobs.promotions import find_model
 from jobs.spread import share_training
 from model.arithmetic import choose_arithmetic
 from model.covariates import read_covariates
+from model.design import Design
 from model.drift import compare_shares, share_answers, share_traits
 from model.errors import ModelError, OutdatedModelError
+from model.fairness import compare_fairness, describe_groups, find_unfairness, take_measures
 from model.fitting import TrainingSettings
 from model.gate import (
     compare_costs,
@@ -36,14 +38,15 @@ from model.gate import (
     place_simulated,
     rank_simulated,
 )
-from model.inputs import read_held_out_labels, read_sample, survey_inputs
+from model.inputs import Inputs, read_held_out_labels, read_sample, survey_inputs
 from model.linking import LinkError
+from model.predicting import foretell_hidden
 from model.registry import ARCHITECTURE, FORMAT_VERSION, Model, load_model, promotable, save_model
 from model.spec import FeatureSpec, compare_specs
 from model.threads import fix_threads
 from model.training import train
 from model.unit import PEOPLE
-from model.validation import MOST_PEOPLE, cost_people, hide_cells
+from model.validation import cost_people, design_cells, hide_cells
 
 SETTINGS = TrainingSettings()
 DRIFT_LIMIT = 0.25  # PSI of an item's answers or of a trait's profiles above which a training is due
@@ -238,32 +241,44 @@ def _set_aside_damaged(folder: Path) -> None:
 def judge_model(
     model: Model, old: Model | None, features: Sequence[Path], book: Codebook
 ) -> tuple[list[str], dict[str, Any]]:
-    """Reasons against a model, and the figures behind them: see model/gate.py."""
+    """Reasons against a model, and the figures behind them: see model/gate.py and model/fairness.py.
+
+    How a cohort fares is a reason beside the champion alone. What the questionnaire itself does to a cohort no model
+    can undo; a first model shows it.
+    """
     reasons = promotable(model.report)
     inputs = survey_inputs(sorted(features), model.spec, SETTINGS.weight_column)
     cells = hide_cells(inputs)
-    coverage, places = cover_answers(model.network, cells), place_simulated(model.network, inputs.held_out >= 0)
-    ranks, intervals = rank_simulated(places), cover_simulated(places)
+    groups, design = find_groups(features, book, inputs)
+    foretold, places = foretell_hidden(model.network, cells), place_simulated(model.network, inputs.held_out >= 0)
+    coverage, ranks, intervals = cover_answers(foretold), rank_simulated(places), cover_simulated(places)
+    fairness = take_measures(foretold, model.spec)
     measures: dict[str, Any] = {"coverage": coverage, "ranks": ranks, "intervals": intervals}
     measures["link"] = model.report["link"]
+    measures["fairness"] = [asdict(figure) for figure in describe_groups(fairness, groups, design)]
     if old is not None:
-        groups = find_groups(features, book, len(cells.seen))
-        comparisons = compare_costs(cost_people(model.network, cells), cost_people(old.network, cells), cells, groups)
+        new_costs, old_costs = (cost_people(network, cells) for network in (model.network, old.network))
+        comparisons = compare_costs(new_costs, old_costs, cells, groups, design)
+        before = take_measures(foretell_hidden(old.network, cells), old.spec)
+        growths = compare_fairness(fairness, before, groups, design)
         measures["comparisons"] = [asdict(comparison) for comparison in comparisons]
-        reasons += find_losses(comparisons)
+        measures["fairness_growth"] = [asdict(growth) for growth in growths]
+        reasons += find_losses(comparisons) + find_unfairness(growths)
     return reasons + find_miscalibration(coverage, ranks, intervals), measures
 
 
-def find_groups(features: Sequence[Path], book: Codebook, rows: int) -> dict[str, npt.NDArray[np.float64]]:
-    """Membership (0 or 1) of the hidden cells' rows in every group of every cohort; rows are rounds of people."""
-    labels = read_held_out_labels(sorted(features), [cohort.key for cohort in book.cohorts])
+def find_groups(
+    features: Sequence[Path], book: Codebook, inputs: Inputs
+) -> tuple[dict[str, npt.NDArray[np.bool_]], Design]:
+    """The people whose cells are hidden: members of every group of every cohort, and their design."""
+    labels = read_held_out_labels(sorted(features), ["stratum", "psu", *(cohort.key for cohort in book.cohorts)])
+    design = design_cells(inputs, labels["stratum"], labels["psu"])
     groups = {}
     for cohort in book.cohorts:
-        found = np.array(labels[cohort.key], dtype=object)[:MOST_PEOPLE]
+        found = np.array(labels[cohort.key], dtype=object)[: len(design.weights)]
         for group in cohort.groups:
-            member = (found == group).astype(np.float64)
-            groups[f"{cohort.key}={group}"] = np.tile(member, rows // len(member))
-    return groups
+            groups[f"{cohort.key}={group}"] = np.asarray(found == group, dtype=bool)
+    return groups, design
 
 
 def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:

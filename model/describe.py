@@ -15,9 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.matching import TraitItems
 from model.network import ProfileNetwork, fixed_noise
 
 GRID = (-3.0, 4.0, 71)  # of the pictures, in trait sds: first, last, points
+MATCHING = (-4.5, 6.0, 43)  # of the trait's distribution in a group
 REACH = (-8.0, 8.0, 81)  # thresholds are looked for here
 POPULATION = 16_384  # draws for moments over the population
 CONDITIONAL = 128  # draws of residuals and other traits for each component of the prior, at each point
@@ -166,6 +168,24 @@ def trace_curves(network: ProfileNetwork, trait: int) -> TraitCurves:
         probability=probability.numpy(),
         information=information.numpy(),
         expected=multiply * (probability * scores[:, None]).sum(dim=(0, 2)).numpy(),
+    )
+
+
+def tabulate_items(network: ProfileNetwork, trait: int) -> TraitItems:
+    """A trait's own items on the grid on which people of different groups are matched by it."""
+    theta = torch.linspace(*MATCHING)
+    spec = network.spec.traits[trait]
+    places = [network.spec.columns.index(key) for key in spec.items]
+    probability = marginal_probability(network, trait, theta, draw_noise(network))[:, places]
+    density = trait_density(network, trait, theta).numpy()
+    return TraitItems(
+        trait=spec.key,
+        keys=spec.items,
+        sizes=tuple(len(network.spec.items[place].levels) for place in places),
+        theta=theta.double().numpy(),
+        probability=probability.detach().double().permute(1, 0, 2).numpy(),
+        scores=network.items.category_scores[places].double().numpy(),
+        density=density / density.sum(),
     )
 
 

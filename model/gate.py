@@ -15,20 +15,23 @@ from torch import Tensor
 
 from model.amortise import simulate_people
 from model.calibration import measure_deviation
+from model.design import Design
+from model.fairness import FEWEST_IN_COHORT, judge_excess
+from model.multiplicity import SIGNIFICANCE, adjust_holm
 from model.network import ProfileNetwork
+from model.predicting import COVERAGE, Foretold
 from model.validation import HiddenCells
 
 WORST_LOSS = 0.01  # nats per answer that a new model may lose against the champion
-SIGNIFICANCE = 0.05  # of all cohorts together
-FEWEST_IN_COHORT = 50
-COVERAGE, COVERAGE_TOLERANCE = 0.90, 0.03
+COVERAGE_TOLERANCE = 0.03
 LEVELS = (0.0, 1 / 3, 2 / 3, 0.9, 1.0)  # quantiles of the trait between which coverage is looked at
 NOISE = 4.0  # standard errors that sampling may add to a tolerance
 SIMULATED = 4096
 LARGEST_RANK_DEVIATION = 0.06  # of the ranks' distribution from the uniform, at any point
-BLOCK = 2048
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Members = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -42,37 +45,22 @@ class Comparison:
     p: float
 
 
-def compare_costs(new: Tensor, old: Tensor, cells: HiddenCells, groups: Mapping[str, Floats]) -> list[Comparison]:
-    """For everybody and each group (name: 0/1 by row of `cells`); groups of too few people are left out.
+def compare_costs(
+    new: Tensor, old: Tensor, cells: HiddenCells, groups: Mapping[str, Members], design: Design
+) -> list[Comparison]:
+    """For everybody and each group (name: members among the people); groups of too few people are left out.
 
-    A ratio of weighted sums, its se by linearisation over people.
+    `new` and `old` are costs by row of `cells`. A ratio of weighted sums, its se by linearisation over the `design`.
     """
-    weights = cells.weights.double().numpy()
-    answers = (cells.hidden >= 0).sum(dim=1).double().numpy()
-    differences = (new - old).double().numpy()
+    answers, differences = cells.sum_rounds((cells.hidden >= 0).sum(dim=1)), cells.sum_rounds(new - old)
     found = []
-    for name, member in {"all": np.ones(len(weights)), **groups}.items():
-        weight = weights * member
-        total = float((weight * answers).sum())
-        people = len(np.unique(np.flatnonzero(weight * answers > 0) % cells.people))
-        if total <= 0 or (name != "all" and people < FEWEST_IN_COHORT):
-            continue
-        ratio = float((weight * differences).sum()) / total
-        by_person = (weight * (differences - ratio * answers)).reshape(-1, cells.people).sum(axis=0)
-        se = float(np.sqrt(np.square(by_person).sum())) / total
-        p = 0.5 * math.erfc((ratio - WORST_LOSS) / se / math.sqrt(2)) if se > 0 else float(ratio <= WORST_LOSS)
-        found.append(Comparison(name, people, ratio, se, p))
+    for name, member in {"all": np.ones(cells.people, dtype=bool), **groups}.items():
+        people = int((member & (answers > 0) & (design.weights > 0)).sum())
+        if people and (name == "all" or people >= FEWEST_IN_COHORT):
+            ratio = design.estimate_ratio(differences * member, answers * member)
+            p = judge_excess(ratio.value, WORST_LOSS, ratio.se, ratio.df)
+            found.append(Comparison(name, people, ratio.value, ratio.se, p))
     return found
-
-
-def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjustment, in the order given."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted, running = np.empty(len(order)), 0.0
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * p_values[place]))
-        adjusted[place] = running
-    return [float(p) for p in adjusted]
 
 
 def find_losses(comparisons: Sequence[Comparison]) -> list[str]:
@@ -88,34 +76,17 @@ def find_losses(comparisons: Sequence[Comparison]) -> list[str]:
     return reasons
 
 
-@torch.no_grad()
-def cover_answers(network: ProfileNetwork, cells: HiddenCells) -> list[dict[str, Any]]:
+def cover_answers(foretold: Foretold) -> list[dict[str, Any]]:
     """How many hidden answers lie in the middle 90 % of their predictive distribution: all, and by level of the trait.
 
-    Answers are discrete, so where an answer lies is drawn within its category's probability (randomised PIT, Czado,
-    Gneiting & Held 2009); under a true model the share is .90 at every level.
+    Under a true model the share is .90 at every level.
     """
-    places, traits, people, weights = [], [], [], []
-    loads = network.items.loads.argmax(dim=0)
-    generator = torch.Generator().manual_seed(2)
-    for start in range(0, len(cells.seen), BLOCK):
-        seen, hidden = cells.seen[start : start + BLOCK], cells.hidden[start : start + BLOCK]
-        probability = network.predict(seen, 32)
-        row, item = torch.nonzero(hidden >= 0, as_tuple=True)
-        cell = probability[row, item]
-        answer = hidden[row, item][:, None]
-        below = (cell.cumsum(dim=1) - cell).gather(1, answer)[:, 0]
-        places.append(below + torch.rand(len(row), generator=generator) * cell.gather(1, answer)[:, 0])
-        traits.append(network.posterior(seen).mean[row, loads[item]])
-        people.append((row + start) % cells.people)
-        weights.append(cells.weights[start : start + BLOCK][row])
-    place, trait, person, weight = (torch.cat(parts).double().numpy() for parts in (places, traits, people, weights))
-    inside = (np.abs(place - 0.5) <= COVERAGE / 2).astype(np.float64)
-    edges = np.quantile(trait, LEVELS)
-    bands = [("all", np.ones(len(trait), bool))]
+    place, inside, weight, person = foretold.trait, foretold.inside, foretold.weight, foretold.person
+    edges = np.quantile(place, LEVELS)
+    bands = [("all", np.ones(len(place), bool))]
     for number, (low, high) in enumerate(pairwise(edges)):
         last = number == len(edges) - 2
-        band = (trait >= low) & ((trait <= high) if last else (trait < high))
+        band = (place >= low) & ((place <= high) if last else (place < high))
         bands.append((f"trait quantiles {LEVELS[number]:.2f}-{LEVELS[number + 1]:.2f}", band))
     return [
         {"level": name, "answers": int(band.sum()), **_share(inside[band], weight[band], person[band])}
@@ -124,7 +95,7 @@ def cover_answers(network: ProfileNetwork, cells: HiddenCells) -> list[dict[str,
     ]
 
 
-def _share(inside: Floats, weight: Floats, person: Floats) -> dict[str, float]:
+def _share(inside: Floats, weight: Floats, person: Integers) -> dict[str, float]:
     """Weighted share and its se, people as clusters; at least that of independent answers of which COVERAGE lie inside.
 
     A few answers that all lie inside show no variation, and still prove nothing (score rather than Wald test).

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.design import Design
 from model.inputs import Inputs
 from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
 from model.spec import FeatureSpec
-from model.validation import MOST_PEOPLE, HiddenCells, cost_people, hide_cells
+from model.validation import HiddenCells, cost_people, hide_cells
 
 FEWEST_PEOPLE = 50  # figures of fewer are withheld
 
@@ -27,7 +28,8 @@ Groups = Mapping[str, Sequence[str | None]]
 
 @dataclass(frozen=True)
 class GroupCost:
-    """Weighted means in nats per hidden answer (lower is better); `gain` is margins less model, with its se.
+    """Weighted means in nats per hidden answer (lower is better); `gain` is margins less model, with its
+    design-based 95 % interval, None where the group has no degrees of freedom.
 
     All None where fewer than FEWEST_PEOPLE have a hidden answer. `column` is empty for everybody.
     """
@@ -38,26 +40,26 @@ class GroupCost:
     model: float | None
     margins: float | None
     gain: float | None
-    gain_se: float | None
+    gain_low: float | None
+    gain_high: float | None
 
 
 @torch.no_grad()
-def cost_groups(network: ProfileNetwork, inputs: Inputs, groups: Groups) -> list[GroupCost]:
+def cost_groups(network: ProfileNetwork, inputs: Inputs, groups: Groups, design: Design) -> list[GroupCost]:
     """Everybody, then each group of each column, groups in order of name.
 
-    `groups` are the labels of the held-out people, as `read_held_out_labels` gives them.
+    `groups` are the labels of the held-out people, as `read_held_out_labels` gives them; `design` is theirs.
     """
     cells = hide_cells(inputs)
-    own = cost_people(network, cells).double().numpy()
-    margins = cost_by_margins(cells, inputs, network.spec).double().numpy()
+    own, margins = cost_people(network, cells), cost_by_margins(cells, inputs, network.spec)
     # People are asked several times where they are few: rows of one person belong together.
-    person = np.arange(len(own)) % min(len(inputs.held_out), MOST_PEOPLE)
-    judge = _Judge(cells, own, margins, person)
-    found = [judge.measure("", "", np.ones(len(own), dtype=bool))]
+    answers = cells.sum_rounds((cells.hidden >= 0).sum(dim=1))
+    judge = _Judge(cells.sum_rounds(own), cells.sum_rounds(margins), answers, design)
+    found = [judge.measure("", "", np.ones(cells.people, dtype=bool))]
     for column, values in groups.items():
-        of_row = np.array(values, dtype=object)[person]
+        of_person = np.array(values, dtype=object)[: cells.people]
         for group in sorted({value for value in values if value is not None}):
-            found.append(judge.measure(column, group, of_row == group))
+            found.append(judge.measure(column, group, of_person == group))
     return found
 
 
@@ -71,22 +73,20 @@ def cost_by_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> Te
 
 @dataclass(frozen=True)
 class _Judge:
-    """Costs of rows (B) by the model and by the margins, and whose row each is."""
+    """Costs of people's (P) hidden answers by the model and by the margins, how many those are, and the design."""
 
-    cells: HiddenCells
     own: Floats
     margins: Floats
-    person: npt.NDArray[np.int64]
+    answers: Floats
+    design: Design
 
     def measure(self, column: str, group: str, member: npt.NDArray[np.bool_]) -> GroupCost:
-        answers = (self.cells.hidden >= 0).sum(dim=1).double().numpy() * member
-        weights = self.cells.weights.double().numpy()
-        people = len(np.unique(self.person[(answers > 0) & (weights > 0)]))
+        answers = self.answers * member
+        people = int(((answers > 0) & (self.design.weights > 0)).sum())
         if people < FEWEST_PEOPLE:
-            return GroupCost(column, group, None, None, None, None, None)
-        total = float((weights * answers).sum())
-        model, margins = (float((weights * costs * member).sum()) / total for costs in (self.own, self.margins))
-        gain = margins - model
-        # A ratio of weighted sums: its se by linearisation, people as clusters.
-        scores = np.bincount(self.person, weights * ((self.margins - self.own) * member - gain * answers))
-        return GroupCost(column, group, people, model, margins, gain, float(np.sqrt(np.square(scores).sum())) / total)
+            return GroupCost(column, group, None, None, None, None, None, None)
+        model, margins = (
+            self.design.estimate_ratio(costs * member, answers).value for costs in (self.own, self.margins)
+        )
+        gain = self.design.estimate_ratio((self.margins - self.own) * member, answers)
+        return GroupCost(column, group, people, model, margins, gain.value, gain.low, gain.high)

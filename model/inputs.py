@@ -110,6 +110,21 @@ def read_held_out_labels(paths: Sequence[Path], columns: Sequence[str]) -> dict[
     return labels
 
 
+def read_labels(paths: Sequence[Path], columns: Sequence[str], count: int) -> dict[str, list[str | None]]:
+    """Text columns of the files' first `count` people, in the order of `read_sample`."""
+    labels: dict[str, list[str | None]] = {name: [] for name in columns}
+    left = count
+    for path in paths:
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(min(READ_ROWS, count), columns=list(columns)):
+                for name in columns:
+                    labels[name] += batch.column(name)[:left].to_pylist()
+                left -= min(left, batch.num_rows)
+                if left <= 0:
+                    return labels
+    return labels
+
+
 def survey_inputs(paths: Sequence[Path], spec: FeatureSpec, weight_column: str | None) -> Inputs:
     """Count the training folds' answers, and keep the held-out fold's people.
 

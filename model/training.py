@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.amortise import settle_encoder
 from model.covariate_heads import CovariateHead
 from model.covariates import fit_covariates, read_covariates
+from model.design import Design
 from model.drift import share_answers, share_traits
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.gate import compare_costs
@@ -192,10 +193,10 @@ def count_residuals(spec: FeatureSpec, settings: TrainingSettings, rows: int) ->
 
 def choose(candidates: Sequence[Fitted[ProfileNetwork]], cells: HiddenCells) -> Fitted[ProfileNetwork]:
     """More residuals only where they foretell hidden answers better, and by more than chance."""
-    best = candidates[0]
+    best, design = candidates[0], Design.unclustered(cells.weights[: cells.people].double().numpy())
     for candidate in candidates[1:]:
         new, old = (cost_people(fitted.network, cells) for fitted in (candidate, best))
-        [compared] = compare_costs(new, old, cells, {})
+        [compared] = compare_costs(new, old, cells, {}, design)
         if -compared.difference >= max(LEAST_GAIN, SURE * compared.se):
             best = candidate
     return best

@@ -1,11 +1,14 @@
 """How well a network foretells answers that it was not shown, beside what the items' margins alone would say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.design import Design
 from model.errors import ModelError
 from model.inputs import Inputs
 from model.likelihood import smooth_margins
@@ -33,6 +36,10 @@ class HiddenCells:
     hidden: Tensor
     weights: Tensor
     people: int
+
+    def sum_rounds(self, values: Tensor) -> npt.NDArray[np.float64]:
+        """Sums of values (B) by person (people)."""
+        return np.asarray(values.double().numpy().reshape(-1, self.people).sum(axis=0))
 
     def to(self, device: str) -> "HiddenCells":
         return HiddenCells(self.seen.to(device), self.hidden.to(device), self.weights.to(device), self.people)
@@ -62,6 +69,12 @@ def hide_cells(inputs: Inputs) -> HiddenCells:
     if not (cells.weights[(cells.hidden >= 0).any(dim=1)] > 0).any():
         raise ModelError("The held-out people have too few answers to judge a model by: more people are needed.")
     return cells
+
+
+def design_cells(inputs: Inputs, strata: Sequence[str | None], psus: Sequence[str | None]) -> Design:
+    """The design of the people whose cells are hidden; `strata` and `psus` are of all that are held out."""
+    weights = inputs.held_out_weights[:MOST_PEOPLE].double().numpy()
+    return Design.of(weights, strata[:MOST_PEOPLE], psus[:MOST_PEOPLE])
 
 
 @torch.no_grad()

@@ -1,3 +1,4 @@
+import json
 import math
 import re
 from dataclasses import replace
@@ -21,6 +22,13 @@ from model.training import TrainingResult
 from tests.model.simulation import simulate
 
 PEOPLE = 2000
+
+
+def fair(group: str, measure: str, figure: float, low: float | None, high: float | None) -> dict[str, Any]:
+    place = {"group": group, "measure": measure, "people": 150, "df": 24}
+    return {**place, "figure": figure, "se": 0.01, "low": low, "high": high}
+
+
 GATE = {
     "reasons": [],
     "measures": {
@@ -30,6 +38,15 @@ GATE = {
         "comparisons": [
             {"group": "all", "people": 200, "difference": 0.0031, "se": 0.002, "p": 0.98},
             {"group": "sex=female", "people": 150, "difference": -0.0007, "se": 0.003, "p": 0.99},
+        ],
+        "fairness": [
+            fair("all", "coverage", 0.905, 0.88, 0.93),
+            fair("sex=men", "coverage", 0.8525, 0.81, 0.895),
+            fair("all", "phq9_expected", 0.02, -0.1, 0.14),
+            fair("sex=men", "phq9_expected", -0.31, None, None),
+        ],
+        "fairness_growth": [
+            {"group": "sex=men", "measure": "coverage", "growth": 0.0123, "margin": 0.03, "se": 0.01, "p": 0.9}
         ],
     },
 }
@@ -63,6 +80,8 @@ def features(book: Codebook, tmp_path_factory: pytest.TempPathFactory) -> list[P
             **{key: codes[:, place] for place, key in enumerate(spec.columns)},
             "sex": [rare if number % 50 == 0 else often for number in range(PEOPLE)],
             "weight": np.random.default_rng(1).uniform(0.5, 2, PEOPLE),
+            "stratum": [f"s{number % 5}" for number in range(PEOPLE)],
+            "psu": [f"s{number % 5}:{number // 5 % 6}" for number in range(PEOPLE)],
             "fold": (np.arange(PEOPLE) % 10).astype(np.int8),
         }
     )
@@ -161,8 +180,8 @@ def test_covariates_are_told_in_the_measure_of_their_kind(card):
     assert re.search(r"fewer than 50( \| withheld){3}", rows["people in the household: ratio of expected counts"])
 
 
-def test_the_folder_holds_the_two_files_alone(card):
-    assert sorted(path.name for path in card.iterdir()) == ["card.html", "card.md"]
+def test_the_folder_holds_the_three_files_alone(card):
+    assert sorted(path.name for path in card.iterdir()) == ["card.html", "card.md", "fairness.json"]
 
 
 def test_the_page_is_sound_and_stands_alone(card, book):
@@ -184,6 +203,42 @@ def test_the_same_model_and_features_give_the_same_bytes(card, model, book, feat
     write_card(tmp_path, model, book, features[::-1], GATE)
     for name in ("card.md", "card.html"):
         assert (tmp_path / name).read_bytes() == (card / name).read_bytes()
+
+
+def test_fairness_is_told_by_cohort_and_by_item(card, book):
+    text = (card / "card.md").read_text()
+    sex, men = book.cohorts[0].label, book.cohorts[0].read_group("men")
+    assert f"| {sex}: {men} | Hidden answers covered, % | 150 | 85.2 | 81.0 to 89.5 |" in text
+    assert re.search(rf"\| {sex}: {men} \| .*bias of the expected total, in points \| 150 \| −0.31 \| none \|", text)
+    assert "further off by 0.012 of 0.030" in text
+    # One of fifty is in the rarer group: too few to be compared.
+    assert "No item could be tested" in text
+    told = json.loads((card / "fairness.json").read_text())
+    assert told["cohorts"] == GATE["measures"]["fairness"]
+    assert {item["reason"] for item in told["items"]} == {"too few people"}
+    assert len(told["items"]) == len(book.items)
+
+
+def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book, features, tmp_path):
+    """Women are half of the people here, and half of them say of the first item one more than they would."""
+    changed = []
+    for number, path in enumerate(features):
+        table = pq.read_table(path)
+        first, second = book.cohorts[0].groups
+        women = np.random.default_rng(number).uniform(size=table.num_rows) < 0.5
+        codes = table["phq9_1"].to_numpy().copy()
+        moved = women & (codes >= 0) & (np.arange(table.num_rows) % 2 == 0)
+        codes[moved] = np.minimum(codes[moved] + 1, 3)
+        for name, column in {"phq9_1": codes, book.cohorts[0].key: np.where(women, second, first)}.items():
+            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
+        changed.append(tmp_path / path.name)
+        pq.write_table(table, changed[-1])
+    write_card(tmp_path, model, book, changed, GATE)
+    text, page = (tmp_path / "card.md").read_text(), (tmp_path / "card.html").read_text()
+    assert re.search(r"\| phq9_1: interest or pleasure \| Sex: .*\| large \|", text)
+    assert "interest or pleasure, by Sex: expected score" in page
+    [found] = [item for item in json.loads((tmp_path / "fairness.json").read_text())["items"] if item["verdict"]]
+    assert found["item"] == "phq9_1" and found["purified"] and len(found["groups"]) == 2
 
 
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):

@@ -14,7 +14,7 @@ from model.likelihood import smooth_margins
 from model.network import ProfileNetwork
 from model.reliability import find_alpha, find_omega, load_one_factor, measure_reliability, summarise_data
 from model.threads import fix_threads
-from model.validation import cost_per_answer, hide_cells
+from model.validation import cost_per_answer, design_cells, hide_cells
 from tests.model.simulation import make_spec, simulate, write_features
 
 SPEC = make_spec((4, 3, 2), loose=1, flipped=1)
@@ -207,12 +207,19 @@ def test_costs_by_group(held_out):
     network, inputs = held_out
     people = len(inputs.held_out)
     labels = ["small"] * 49 + ["one"] * 100 + [None] + ["two"] * (people - 150)
-    everybody, one, small, two = cost_groups(network, inputs, {"cohort": labels})
+    design = design_cells(inputs, ["all"] * people, ["all"] * people)
+    everybody, one, small, two = cost_groups(network, inputs, {"cohort": labels}, design)
     cells = hide_cells(inputs)
     margins = cost_by_margins(cells, inputs, network.spec)
     assert everybody.people == people and everybody.margins == pytest.approx(cost_per_answer(margins, cells), rel=1e-5)
     assert everybody.gain == pytest.approx(everybody.margins - everybody.model)
     assert (one.group, one.people, two.people) == ("one", 100, people - 150)
-    assert (small.group, small.people, small.model, small.gain_se) == ("small", None, None, None)
-    # Nobody's rows are counted as another person's: the se is about that of a hundred people.
-    assert 0.5 < one.gain_se / (everybody.gain_se * math.sqrt(people / 100)) < 2
+    assert (small.group, small.people, small.model, small.gain_low) == ("small", None, None, None)
+    # Nobody's rows are counted as another person's: the interval is about that of a hundred people.
+    widths = [cost.gain_high - cost.gain_low for cost in (one, everybody)]
+    assert 0.5 < widths[0] / (widths[1] * math.sqrt(people / 100)) < 2
+    # Two PSUs, of one stratum, leave one degree of freedom.
+    half = design_cells(inputs, ["all"] * people, [str(place % 2) for place in range(people)])
+    clustered, *_ = cost_groups(network, inputs, {}, half)
+    assert clustered.gain == everybody.gain
+    assert clustered.gain_high != everybody.gain_high

@@ -9,7 +9,6 @@ from model.gate import (
     LARGEST_RANK_DEVIATION,
     WORST_LOSS,
     Comparison,
-    adjust_holm,
     compare_costs,
     cover_answers,
     cover_simulated,
@@ -19,7 +18,9 @@ from model.gate import (
     rank_simulated,
 )
 from model.inputs import survey_inputs
-from model.validation import cost_people, cost_per_answer, hide_cells
+from model.multiplicity import adjust_false_discoveries, adjust_holm
+from model.predicting import foretell_hidden
+from model.validation import cost_people, cost_per_answer, design_cells, hide_cells
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +33,34 @@ def cells(inputs):
     return hide_cells(inputs)
 
 
+@pytest.fixture(scope="module")
+def design(inputs):
+    """Nobody is clustered."""
+    people = ["all"] * len(inputs.held_out)
+    return design_cells(inputs, people, people)
+
+
 def test_holm_steps_down():
     assert adjust_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert adjust_holm([0.6, 0.9]) == [1.0, 1.0] and adjust_holm([]) == []
 
 
-def test_a_difference_is_paired_and_people_are_clusters(trained, cells):
+def test_benjamini_and_hochberg_step_up():
+    # R: p.adjust(c(.01, .04, .03, .005), "BH")
+    assert adjust_false_discoveries([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
+    assert adjust_false_discoveries([]) == []
+
+
+def test_a_difference_is_paired_and_people_are_clusters(trained, cells, design):
     costs = cost_people(trained.result.network, cells)
     worse = costs + 0.03 * (cells.hidden >= 0).sum(dim=1)
-    [same] = compare_costs(costs, costs, cells, {})
+    [same] = compare_costs(costs, costs, cells, {}, design)
     assert (same.group, same.difference, same.se) == ("all", 0.0, 0.0)
-    [all_of_them] = compare_costs(worse, costs, cells, {})
+    [all_of_them] = compare_costs(worse, costs, cells, {}, design)
     assert all_of_them.difference == pytest.approx(0.03, rel=1e-5) and all_of_them.se == pytest.approx(0.0, abs=1e-6)
     assert all_of_them.people == cells.people < len(costs), "rounds of one person are one cluster"
     noisy = costs + torch.randn(len(costs), generator=torch.Generator().manual_seed(1))
-    [compared] = compare_costs(noisy, costs, cells, {})
+    [compared] = compare_costs(noisy, costs, cells, {}, design)
     assert compared.difference == pytest.approx(cost_per_answer(noisy, cells) - cost_per_answer(costs, cells), abs=1e-6)
     # By the bootstrap over people.
     random, draws = np.random.default_rng(1), []
@@ -61,12 +75,12 @@ def test_a_difference_is_paired_and_people_are_clusters(trained, cells):
     assert compared.se == pytest.approx(np.std(draws), rel=0.1)
 
 
-def test_a_group_that_is_served_worse_is_found(trained, cells):
+def test_a_group_that_is_served_worse_is_found(trained, cells, design):
     costs = cost_people(trained.result.network, cells)
-    member = np.tile((np.arange(cells.people) % 3 == 0).astype(float), len(costs) // cells.people)
-    few = np.tile((np.arange(cells.people) < 20).astype(float), len(costs) // cells.people)
-    worse = costs + 0.05 * torch.from_numpy(member).float() * (cells.hidden >= 0).sum(dim=1)
-    compared = compare_costs(worse, costs, cells, {"sex=a": member, "sex=b": 1 - member, "sex=c": few})
+    member, few = np.arange(cells.people) % 3 == 0, np.arange(cells.people) < 20
+    rows = torch.from_numpy(np.tile(member, len(costs) // cells.people))
+    worse = costs + 0.05 * rows.float() * (cells.hidden >= 0).sum(dim=1)
+    compared = compare_costs(worse, costs, cells, {"sex=a": member, "sex=b": ~member, "sex=c": few}, design)
     assert [comparison.group for comparison in compared] == ["all", "sex=a", "sex=b"], "twenty people are too few"
     reasons = find_losses(compared)
     assert any("sex=a" in reason for reason in reasons) and not any("sex=b" in reason for reason in reasons)
@@ -88,7 +102,7 @@ def test_for_a_group_the_loss_must_be_sure():
 
 
 def test_predictions_of_a_true_model_cover_what_they_say(trained, cells):
-    bands = cover_answers(trained.result.network, cells)
+    bands = cover_answers(foretell_hidden(trained.result.network, cells))
     assert bands[0]["level"] == "all" and len(bands) == 5
     assert bands[0]["covered"] == pytest.approx(0.9, abs=0.03)
     assert bands[0]["answers"] == int((cells.hidden >= 0).sum())
@@ -100,7 +114,7 @@ def test_predictions_that_are_too_sure_are_found(trained, cells):
     with torch.no_grad():
         network.items.log_discrimination += 1.5
         network.items.first_threshold *= 4.0
-    reasons = find_miscalibration(cover_answers(network, cells), {}, {})
+    reasons = find_miscalibration(cover_answers(foretell_hidden(network, cells)), {}, {})
     assert reasons and "hidden answers (all)" in reasons[0]
 
 
@@ -109,9 +123,9 @@ def test_answers_that_are_all_foretold_are_a_reason_only_where_they_are_many(peo
     """Where all lie inside, the share shows no variation; a dozen people prove nothing for all that."""
     cells = hide_cells(replace(inputs, held_out=inputs.held_out[:people], held_out_weights=torch.ones(people)))
     network = trained.result.network.copy()
-    network.predict = lambda seen, draws: torch.full((*seen.shape, 3), 0.05).index_fill(2, torch.tensor([1]), 0.9)
+    network.predict = lambda seen, draws: torch.tensor([0.05, 0.9, 0.05, 0.0]).expand(*seen.shape, 4)
     middle = replace(cells, hidden=torch.where(cells.hidden >= 0, 1, cells.hidden))
-    bands = cover_answers(network, middle)
+    bands = cover_answers(foretell_hidden(network, middle))
     assert all(band["covered"] == 1.0 and band["se"] > 0 for band in bands)
     assert bool(find_miscalibration(bands, {}, {})) == reasons
 
