@@ -58,7 +58,7 @@ def keep_profiles(
     places = np.full(now.num_rows, -1) if moved else _find_answers(now, then, spec)
     new = places < 0
     places[new] = then.num_rows + np.arange(new.sum())
-    scored = score(now.filter(pa.array(new)))
+    scored = score(now.filter(pa.array(new))).select(columns.names)
     profiles = pa.concat_tables([made.select(columns.names).cast(columns), scored]).combine_chunks()
     return Kept(profiles, places, int((~new).sum()))
 

@@ -24,7 +24,7 @@ class Piece:
 
 def rewrite_people(
     pieces: Sequence[Piece],
-    spec: FeatureSpec,
+    spec: FeatureSpec | None,
     others: Sequence[str],
     rows: int,
     make: Callable[[pa.Table], pa.Table],
@@ -34,8 +34,8 @@ def rewrite_people(
 ) -> int:
     """Write what `make` makes of every `rows` people as a row group of `schema`; returns the rows written.
 
-    `make` gets the model's item columns and `others`. `dictionary` are the columns that are written with one: of
-    floats and of what differs from person to person it is slow, and saves nothing.
+    `make` gets the model's item columns, or none where there is no `spec`, and `others`. `dictionary` are the columns
+    that are written with one: of floats and of what differs from person to person it is slow, and saves nothing.
     Raises ModelError for columns that do not fit, naming the file.
     """
     temporary = target.with_name(target.name + ".tmp")
@@ -54,19 +54,22 @@ def rewrite_people(
     return written
 
 
-def read_people(pieces: Sequence[Piece], spec: FeatureSpec, others: Sequence[str], rows: int) -> Iterator[pa.Table]:
-    """The people of the pieces in order, `rows` at a time: the model's item columns, and `others`.
+def read_people(
+    pieces: Sequence[Piece], spec: FeatureSpec | None, others: Sequence[str], rows: int
+) -> Iterator[pa.Table]:
+    """The people of the pieces in order, `rows` at a time: the model's item columns, where asked, and `others`.
 
     Raises ModelError for columns that do not fit, naming the file.
     """
     return _gather(_read(pieces, spec, others), rows)
 
 
-def _read(pieces: Sequence[Piece], spec: FeatureSpec, others: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    columns = [*spec.columns, *others]
+def _read(pieces: Sequence[Piece], spec: FeatureSpec | None, others: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    columns = [*(spec.columns if spec else ()), *others]
     for piece in pieces:
         with open_parquet(piece.path) as file:
-            spec.check_columns(file.schema_arrow)
+            if spec:
+                spec.check_columns(file.schema_arrow)
             if missing := [name for name in others if name not in file.schema_arrow.names]:
                 raise ModelError(f"{piece.path.name} has no columns {', '.join(missing)}: make the features again.")
             groups = range(file.num_row_groups) if piece.row_groups is None else piece.row_groups

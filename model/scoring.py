@@ -32,6 +32,7 @@ ROWS_PER_GROUP = 16 * BLOCK  # of the profiles written
 DRAWS = 16  # from a person's posterior
 TRAIT_PARTS = ("mean", "sd", "percentile", "percentile_low", "percentile_high")
 NINETY_PERCENT = 1.6448536269514722  # posterior sds on either side
+VERSION = "model_version"
 FIT = "person_fit"  # in sds, before it is ranked
 
 Columns = dict[str, npt.NDArray[np.float32]]
@@ -60,7 +61,7 @@ class Scorer:
     def columns(self) -> pa.Schema:
         """Names and types of the columns that `score` gives, in order."""
         spec = self.model.spec
-        fields = [pa.field("model_version", pa.string())]
+        fields = [pa.field(VERSION, pa.string())]
         for trait in spec.traits:
             fields += [pa.field(f"{trait.key}_{part}", pa.float32()) for part in TRAIT_PARTS]
         for scale in spec.scales:
@@ -93,7 +94,7 @@ class Scorer:
         if blocks:
             ranks = self._rank(merged, answered)
             arrays |= {name: pa.array(column, mask=answered == 0) for name, column in ranks.items()}
-        arrays["model_version"] = pa.repeat(self.model.model_version, len(codes))
+        arrays[VERSION] = pa.repeat(self.model.model_version, len(codes))
         arrays["items_answered"] = pa.array(answered)
         return pa.table([arrays.get(field.name, pa.array([], field.type)) for field in self.columns], self.columns)
 
@@ -165,20 +166,25 @@ def score_file(
         tally.seconds += time.thread_time() - start
         return scored
 
-    kept = keep_profiles(score, scorer.columns, scorer.model.spec, pieces, earlier) if earlier else None
+    # Everybody's is the same, and text is slow to copy.
+    kinds = pa.schema([field for field in scorer.columns if field.name != VERSION])
+    kept = keep_profiles(score, kinds, scorer.model.spec, pieces, earlier) if earlier else None
 
     def make(table: pa.Table) -> pa.Table:
         if kept is None:
             scored = score(table)
         else:
             scored = kept.profiles.take(pa.array(kept.places[tally.rows : tally.rows + table.num_rows]))
+            scored = scored.append_column(VERSION, pa.repeat(scorer.model.model_version, table.num_rows))
         tally.rows += table.num_rows
         _check_numbers(scored, table)
         columns = [(scored if name in ours else table).column(name) for name in schema.names]
         return pa.table(columns, names=schema.names)
 
     dictionary = [field.name for field in schema if field.name != PERSON and not pa.types.is_floating(field.type)]
-    rewrite_people(pieces, scorer.model.spec, passed, ROWS_PER_GROUP, make, profiles, schema, dictionary)
+    # Whose answers were compared already are not read again.
+    spec = None if kept else scorer.model.spec
+    rewrite_people(pieces, spec, passed, ROWS_PER_GROUP, make, profiles, schema, dictionary)
     tally.kept = kept.kept if kept else 0
     return tally
 
