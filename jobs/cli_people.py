@@ -3,13 +3,15 @@
 import argparse
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from expectations.codebook import read_codebook
 from jobs.errors import DONE, UsageError
-from jobs.lake import Lake
+from jobs.lake import Lake, check_kept
 
 IDS = "a file with an id a line; none = standard input, as no list of processes may show an id"
 
@@ -31,6 +33,11 @@ def add_people_commands(commands: Any, lake: argparse.ArgumentParser) -> None:
     rotate = commands.add_parser("rotate-key", parents=[why], help="give everybody a pseudonym under a new key")
     rotate.add_argument("--to", type=Path, metavar="FILE", help="where the new key file is made; none = the lake's own")
     rotate.set_defaults(run=run_rotate)
+    extract = commands.add_parser("research-extract", parents=[why], help="write people for researchers, coarsened")
+    extract.add_argument("--run-date", type=date.fromisoformat, required=True, metavar="YYYY-MM-DD")
+    extract.add_argument("--limit", type=float, default=0.05, metavar="SHARE", help="of people alone with their row")
+    extract.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
+    extract.set_defaults(run=run_research_extract)
 
 
 def run_audit_log(arguments: argparse.Namespace) -> int:
@@ -78,6 +85,22 @@ def run_rotate(arguments: argparse.Namespace) -> int:
     structlog.get_logger().info("key rotated", file=str(file))
     print(f"the lake's key is in {file}: keep a copy of it elsewhere", end="")
     print(", and name it by MINDCENSUS_KEY_FILE, or put its content into MINDCENSUS_KEY" if arguments.to else "")
+    return DONE
+
+
+def run_research_extract(arguments: argparse.Namespace) -> int:
+    from jobs.audit import check_reason, log_access
+    from jobs.research_extract import write_extract
+
+    lake, reason = _open_lake(arguments), check_reason(arguments.reason)
+    manifest = lake.published(arguments.run_date)
+    if manifest is None:
+        raise UsageError(f"no night of {arguments.run_date} is published: name one that is")
+    check_kept(manifest)
+    book, _ = read_codebook(str(lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml"))
+    log_access(lake, "research-extract", [None], reason)
+    made = write_extract(lake, manifest, book, arguments.limit, arguments.out)
+    print(f"{len(made.people):,} people, {made.alone:.2%} of them alone with their row: {arguments.out}")
     return DONE
 
 
