@@ -12,9 +12,34 @@ from typing import Any
 import torch
 
 from benchmarks.privacy_dif import measure_dif
+from benchmarks.privacy_epsilon import measure_epsilon
+from benchmarks.privacy_planted import find_planted
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "dif": lambda arguments: measure_dif(arguments.surveys, arguments.seed),
+DIF_SURVEYS, DIF_SEED = 200, 1
+
+
+def bound_epsilon() -> dict[str, Any]:
+    bounds = measure_epsilon()
+    return {
+        "epsilon_claimed": [bound.claimed for bound in bounds],
+        "epsilon_lower95": [round(bound.lower, 4) for bound in bounds],
+        "epsilon_lower95_of_half_noise": [round(bound.lower_half_noise, 4) for bound in bounds],
+        "epsilon_passed": all(bound.holds for bound in bounds),
+    }
+
+
+def look_for_planted() -> dict[str, Any]:
+    found = find_planted()
+    return {
+        **found,
+        "planted_passed": bool(found["planted_seen"]) and not found["planted_found"] + found["erased_found"],
+    }
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "dif": lambda: measure_dif(DIF_SURVEYS, DIF_SEED),
+    "epsilon": bound_epsilon,
+    "planted": look_for_planted,
 }
 
 
@@ -22,13 +47,11 @@ def main() -> int:
     """1 where a part that ran has a `…_passed` that is false."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.privacy", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=PARTS, help="one part")
-    parser.add_argument("--surveys", type=int, default=200, help="simulated for dif")
-    parser.add_argument("--seed", type=int, default=1, help="of the first")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report: dict[str, Any] = {}
     for name in [arguments.only] if arguments.only else PARTS:
-        found = PARTS[name](arguments)
+        found = PARTS[name]()
         for key, value in found.items():
             print(f"{key:32}{value}")
         report |= found

@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from benchmarks.graded_response import fit_scale, nodes
 from model.design import Design
-from model.differential import ItemFinding, examine_items
+from model.differential import ItemFinding, examine_items, regress_answers
 from model.matching import TraitItems
 from model.multiplicity import SIGNIFICANCE
 
@@ -44,7 +44,11 @@ def measure_dif(surveys: int, seed: int) -> dict[str, object]:
     """`dif_power` is the share of surveys whose planted item is flagged, by the test, after adjustment, and the size of
     the difference; `dif_size` counts those in which an item that is not shifted has p below .05 in the same analysis.
     """
-    runs = [examine_survey(simulate_survey(seed + number)) for number in range(surveys)]
+    runs, by_sum = [], 0
+    for number in range(surveys):
+        survey = simulate_survey(seed + number)
+        runs.append(examine_survey(survey))
+        by_sum += is_alarm(match_by_sum(survey))
     flagged = [run[PLANTED].verdict is not None for run in runs]
     alarms = sum(is_alarm(run[WATCHED].p) for run in runs)
     others = [item for run in runs for place, item in enumerate(run) if place != PLANTED]
@@ -61,6 +65,7 @@ def measure_dif(surveys: int, seed: int) -> dict[str, object]:
         "dif_flagged_of_all_items": round(float(np.mean([item.verdict is not None for item in others])), 4),
         "dif_power_by_likelihood": round(float(np.mean([is_alarm(run[PLANTED].model_adjusted) for run in runs])), 4),
         "dif_size_by_likelihood": sum(is_alarm(run[WATCHED].p_model) for run in runs),
+        "dif_size_by_sum_score": by_sum,
         "dif_effect": round(float(np.mean([abs(run[PLANTED].effect) for run in runs])), 4),
         "dif_passed": power >= LEAST_POWER and least <= alarms <= most,
     }
@@ -68,6 +73,12 @@ def measure_dif(surveys: int, seed: int) -> dict[str, object]:
 
 def is_alarm(p: float | None) -> bool:
     return p is not None and p < SIGNIFICANCE
+
+
+def match_by_sum(survey: Survey) -> float:
+    """p of the watched item where people are matched by their sum score, whose measurement error is not allowed for."""
+    total = survey.answers.sum(axis=1).astype(np.float64)
+    return regress_answers(survey.answers[:, WATCHED], total, survey.cohort, survey.design).p
 
 
 def examine_survey(survey: Survey) -> Sequence[ItemFinding]:

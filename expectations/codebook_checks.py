@@ -78,6 +78,13 @@ def find_problems(book: "Codebook") -> Iterator[str]:
         yield "margins: not with `disclosure.dp`: raked weights of everybody hang on each person's answers"
     yield from _find_strange_margins(book)
     yield from _find_strange_standard(book)
+    asked = {item.column: item.key for item in book.items}
+    for cohort in book.cohorts:
+        if cohort.column in asked:
+            yield (
+                f"cohorts: {cohort.key} is made of column {cohort.column}, which is the item {asked[cohort.column]}: "
+                "profiles are made from items, and never from a person's cohort"
+            )
     cohorts = {c.key for c in book.cohorts}
     for breakdown in book.breakdowns:
         for key in breakdown:

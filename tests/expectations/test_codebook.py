@@ -104,6 +104,7 @@ MISTAKES = [
     (OUTCOMES, purpose("", CONSENT.replace("ok", "A")), "column A: one column cannot be two of id, consent"),
     ("{key: b, column: B, levels: [0, 1, 2]}", "{key: a, column: B, levels: [0, 1, 2]}", "items: a stands there twice"),
     ("{key: b, column: B,", "{key: b, column: A,", "items: column: A stands there twice"),
+    ("{key: sex, column: sex,", "{key: sex, column: A,", "cohorts: sex is made of column A, which is the item a"),
     ("items: [a, b],", "items: [a, z],", "scales: ab names the unknown item z"),
     ("items: [a, b],", "items: [a, a],", "scales: ab names the item a twice"),
     ("breaks: [18, 40]", "breaks: [18, 18]", "`breaks` overlap"),

@@ -205,6 +205,15 @@ def test_the_same_model_and_features_give_the_same_bytes(card, model, book, feat
         assert (tmp_path / name).read_bytes() == (card / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["demo_population", "nhanes_2017_2018"])
+def test_no_cohort_and_no_covariate_is_an_input_of_the_encoder(name):
+    book = read_codebook(name)[0]
+    network = ProfileNetwork(build_spec(book))
+    assert network.spec.columns == tuple(item.key for item in book.items)
+    assert network.encoder[0].in_features == sum(len(item.levels) + 1 for item in book.items)
+    assert {item.column for item in book.items}.isdisjoint(part.column for part in (*book.cohorts, *book.covariates))
+
+
 def test_fairness_is_told_by_cohort_and_by_item(card, book):
     text = (card / "card.md").read_text()
     sex, men = book.cohorts[0].label, book.cohorts[0].read_group("men")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
+from model.fairness import describe_groups, take_measures
 from model.gate import (
     LARGEST_RANK_DEVIATION,
     WORST_LOSS,
@@ -107,6 +108,14 @@ def test_predictions_of_a_true_model_cover_what_they_say(trained, cells):
     assert bands[0]["covered"] == pytest.approx(0.9, abs=0.03)
     assert bands[0]["answers"] == int((cells.hidden >= 0).sum())
     assert find_miscalibration(bands, {}, {}) == []
+
+
+def test_a_true_model_foretells_totals_without_bias(trained, cells, design):
+    measures = take_measures(foretell_hidden(trained.result.network, cells), trained.spec)
+    figures = describe_groups(measures, {}, design)
+    assert [figure.measure for figure in figures] == ["coverage", "s0_expected", "s1_expected"]
+    assert figures[0].figure == pytest.approx(0.9, abs=0.03)
+    assert all(abs(figure.figure) < 4 * figure.se for figure in figures[1:])
 
 
 def test_predictions_that_are_too_sure_are_found(trained, cells):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
@@ -87,6 +87,7 @@ def test_separated_answers_have_no_fit():
         fit_proportional_odds(answers, answers[:, None].astype(float), np.ones(60))
 
 
+@settings(max_examples=20)
 @given(st.integers(2, 6), st.integers(0, 10_000))
 def test_the_order_of_people_and_the_unit_of_weights_change_nothing(sizes, seed):
     random = np.random.default_rng(seed)
