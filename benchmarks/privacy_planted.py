@@ -89,13 +89,16 @@ def deliver(extract: Path, night: str, seed: int, environment: dict[str, str]) -
     run(drawn, environment)
     [file] = sorted(extract.glob("people-*.csv"))
     with file.open(newline="") as opened:
-        rows = list(csv.DictReader(opened))
-    good = next(row for row in rows if all(row.values()) and float(row["age"]) >= 18 and float(row["weight"]) > 0)
-    good |= {"respondent_id": ID, "weight": str(WEIGHT), "income_log": str(INCOME)}
+        names, *rows = list(csv.reader(opened))
+    age, weight = names.index("age"), names.index("weight")
+    # The simulation has broken rows, too.
+    good = next(
+        row for row in rows if len(row) == len(names) and all(row) and row[age] > "18" and row[weight][0] != "-"
+    )
+    for name, value in (("respondent_id", ID), ("weight", str(WEIGHT)), ("income_log", str(INCOME))):
+        good[names.index(name)] = value
     with file.open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, list(good), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(opened, lineterminator="\n").writerows([names, *rows])
     write_marker(extract)
 
 
