@@ -1,10 +1,11 @@
 """What a survey's answers may be used for, on which ground, for how long, and who of its people has agreed."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StrictInt, StrictStr, model_validator
 
-from expectations.codebook_parts import Column, Part
+from expectations.codebook_parts import Column, FileName, Part
 
 FEWEST_DAYS = 31  # the nights that follow are compared with those of a month
 
@@ -50,14 +51,21 @@ Code = Annotated[StrictInt | StrictStr, BeforeValidator(_refuse_flag)]
 
 
 class Consent(Part):
-    """The column that says whether a person has agreed, and its codes. An empty one is no agreement."""
+    """The column that says whether a person has agreed, and its codes. An empty one is no agreement.
+
+    `list` names a file of the extract that has the id and this column, and nothing of the answers: whoever is not on it
+    has not agreed, and who stands on it without having answered is passed over.
+    """
 
     column: Column
+    list: FileName | None = None
     agreed: tuple[Code, ...] = Field(min_length=1)
     refused: tuple[Code, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def check_codes(self) -> Self:
+        if self.list and ".." in Path(self.list).parts:
+            raise ValueError("`list` must lie in the extract's folder")
         if both := sorted(set(self.agreed_texts) & set(self.refused_texts)):
             raise ValueError(f"the code {both[0]} stands in both `agreed` and `refused`")
         return self

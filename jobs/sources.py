@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
+from expectations.purpose import Consent
 from jobs.csv_source import count_csv_rows, read_csv_header, read_csv_rows
 from jobs.delivery import check_delivery
 from jobs.parquet_source import read_parquet_header, read_parquet_rows
@@ -63,14 +64,17 @@ def read_extract(spark: SparkSession, book: Codebook, extract: Path, key_path: P
 
     Raises ContractBroken, which names the file, the column and what to do, and PermissionError.
     """
-    found = find_files(book.source, extract)
-    files = [file for group in found for file in group]
+    found, lists = find_files(book.source, extract), _find_list(book, extract)
+    files = [file for group in (*found, *lists) for file in group]
     described = tuple(describe_file(file) for file in files)
     check_delivery(extract, {file: told.sha256 for file, told in zip(files, described, strict=True)})
     entries = [_read_headers(group, book) for group in found]
-    _check_columns(book, entries)
+    consents = [_read_headers(group, book) for group in lists]
+    _check_columns(book, entries, consents)
     frames = [_read_rows(spark, entry, book, key_path) for entry in entries]
     frame = reduce(_join_frames, frames[1:], frames[0].withColumn("unmatched", F.lit(False)))
+    for entry in consents:
+        frame = _join_consents(frame, _read_rows(spark, entry, book, key_path), book.consent)
     known = book.column_types()
     delivered = dict.fromkeys(name for entry in entries for name in entry.columns[0] if name.strip())
     new = tuple(name for name in delivered if name not in known)
@@ -95,9 +99,29 @@ def _read_headers(files: tuple[Path, ...], book: Codebook) -> Entry:
             return Entry(files, tuple(names for names, _ in found), rows, rows)
 
 
-def _check_columns(book: Codebook, entries: Sequence[Entry]) -> None:
-    """Raises ContractBroken for columns missing, repeated or different between parts, and entries without rows."""
+def _find_list(book: Codebook, extract: Path) -> list[tuple[Path, ...]]:
+    """The files of the consents' list, as one entry; none where the codebook names no list."""
+    if book.consent is None or book.consent.list is None:
+        return []
+    return find_files(book.source.model_copy(update={"files": (book.consent.list,)}), extract)
+
+
+def _check_columns(book: Codebook, entries: Sequence[Entry], consents: Sequence[Entry] = ()) -> None:
+    """Raises ContractBroken for columns missing, repeated or different between parts, and entries without rows.
+
+    The consents' column is looked for in their list, where there is one, and nowhere else.
+    """
     expected = book.column_types()
+    for entry in consents:
+        assert book.consent
+        own = (book.person_id, book.consent.column)
+        if missing := [name for name in own if name not in entry.columns[0]]:
+            raise ContractBroken(f"{entry.name}: the list of consents has no column {', '.join(missing)}")
+        if twice := [one.name for one in entries if book.consent.column in one.columns[0]]:
+            raise ContractBroken(f"column {book.consent.column} stands in {twice[0]}, too: deliver it in the list only")
+        for file, columns in zip(entry.files, entry.columns, strict=True):
+            _compare_parts(book, file.name, columns, entry)
+        del expected[book.consent.column]
     delivered = list(dict.fromkeys(name for entry in entries for name in entry.columns[0]))
     where = ", ".join(entry.name for entry in entries)
     missing = [name for name in expected if name not in delivered]
@@ -164,6 +188,19 @@ def _read_rows(spark: SparkSession, entry: Entry, book: Codebook, key_path: Path
                 tables.append(table.append_column("source_file", pa.array([file.name] * len(table), pa.string())))
             # Ids are pseudonyms already: the table may lie in Spark's scratch folder on its way.
             return spark.createDataFrame(pa.concat_tables(tables)).withColumn("malformed", F.lit(False))
+
+
+def _join_consents(frame: DataFrame, consents: DataFrame, consent: Consent | None) -> DataFrame:
+    """The frame with everybody's consent; of several for one person one that does not agree counts."""
+    assert consent
+    code = F.nullif(F.trim(consent.column), F.lit(""))
+    told = F.array_sort(F.collect_set(code))
+    refusing = F.filter(told, lambda one: ~one.isin(*consent.agreed_texts))
+    # An empty code is in no set.
+    agreeing = F.when(~F.bool_or(code.isNull()), F.get(told, F.lit(0)))
+    decided = F.coalesce(F.get(refusing, F.lit(0)), agreeing).alias(consent.column)
+    listed = consents.where(F.col("person_id").isNotNull()).groupBy("person_id").agg(decided)
+    return frame.join(listed, on="person_id", how="left")
 
 
 def _join_frames(base: DataFrame, other: DataFrame) -> DataFrame:

@@ -95,6 +95,54 @@ def write_stat(path: Path, **columns: Sequence[Any]) -> None:
         pyreadstat.write_xport(frame, str(path), file_format_version=5)
 
 
+# The list of consents
+
+CONSENT = {"column": "ok", "agreed": ["1"], "refused": ["0"], "list": "consents.csv"}
+# Of each person the consents on the list, and what counts.
+CONSENTS = {
+    "p1": (["1"], "1"),
+    "p2": (["1", " 1 "], "1"),
+    "p3": (["1", "0"], "0"),
+    "p4": (["1", ""], None),
+    "p5": (["maybe", "1"], "maybe"),
+    "p6": ([], None),
+}
+
+
+def read_consents(spark: SparkSession, key_path: Path, folder: Path, listed: str) -> Delivered:
+    lines = "".join(f"{person},1,A,1,0,3\n" for person in CONSENTS)
+    (folder / "people.csv").write_text(f"{HEADER}\n{lines},1,A,1,0,3\np7,1,A\n")
+    (folder / "consents.csv").write_text(listed)
+    book = Codebook.model_validate({**make_book().model_dump(), "consent": CONSENT})
+    return read_extract(spark, book, folder, key_path)
+
+
+def test_everybody_has_the_consent_of_the_list(spark: SparkSession, key_path: Path, tmp_path: Path) -> None:
+    """Whoever is on the list and not in the extract is passed over; no row is lost or doubled by it."""
+    lines = [f"{person},{code}" for person, (codes, _) in CONSENTS.items() for code in codes]
+    delivered = read_consents(spark, key_path, tmp_path, "\n".join(["pid,ok", *lines, "stranger,1", ",1"]) + "\n")
+    found = {(row.person_id, row.malformed, row.ok) for row in delivered.frame.collect()}
+    wanted = {(pseudonym(person), False, code) for person, (_, code) in CONSENTS.items()}
+    assert found == wanted | {(None, False, None), (None, True, None)}
+    assert (delivered.rows, delivered.frame.count()) == (len(CONSENTS) + 2,) * 2
+    assert [file.name for file in delivered.files] == ["people.csv", "consents.csv"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ("pid,agreed\np1,1\n", "consents.csv: the list of consents has no column ok"),
+        ("ok\n1\n", "consents.csv: the list of consents has no column pid"),
+        ("", "consents.csv is empty"),
+    ],
+)
+def test_a_list_of_consents_that_is_none(
+    spark: SparkSession, key_path: Path, tmp_path: Path, listed: str, words: str
+) -> None:
+    with pytest.raises(ContractBroken, match=words):
+        read_consents(spark, key_path, tmp_path, listed)
+
+
 # The frame
 
 
