@@ -232,7 +232,8 @@ def _clean(lake: Lake, night: Night) -> None:
     lake.check_lease()
     remove_unnamed(lake, night.run_date, night.token)
     amended = read_amendments(lake.restricted).nights
-    for day in {manifest["run_date"] for manifest in lake.issued() if manifest["token"] in amended}:
+    issued = lake.issued() if amended else []
+    for day in {manifest["run_date"] for manifest in issued if manifest["token"] in amended}:
         # An erasure may have been stopped before it had removed what nothing names any more.
         remove_unnamed(lake, date.fromisoformat(day), night.token)
     for old in lake.open_nights():

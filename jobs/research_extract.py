@@ -21,6 +21,8 @@ from expectations.codebook import Codebook
 from jobs.catalog import find_files
 from jobs.errors import UsageError
 from jobs.lake import Lake, write_atomically
+from jobs.withdrawn import read_withdrawn
+from model.spec import PERSON
 
 FILE, SHEET = "people.parquet", "extract.json"
 WEIGHT, ROWS = "weight", "rows"
@@ -47,7 +49,7 @@ def write_extract(lake: Lake, manifest: Mapping[str, Any], book: Codebook, limit
     """
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--out: {folder} is not empty: name a new folder")
-    chosen = coarsen(read_people(find_files(lake.root, manifest, "profiles"), book), book, limit)
+    chosen = coarsen(read_people(find_files(lake.root, manifest, "profiles"), book, read_withdrawn(lake)), book, limit)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     scratch = folder / f".{FILE}.tmp"
     pq.write_table(chosen.people, scratch, compression="zstd")
@@ -69,12 +71,13 @@ def write_extract(lake: Lake, manifest: Mapping[str, Any], book: Codebook, limit
     return chosen
 
 
-def read_people(profiles: Sequence[Path], book: Codebook) -> pa.Table:
-    """The columns that an extract is made of, of everybody with a weight."""
+def read_people(profiles: Sequence[Path], book: Codebook, withdrawn: Sequence[str] = ()) -> pa.Table:
+    """The columns that an extract is made of, of everybody with a weight who has not withdrawn since."""
     names = [cohort.key for cohort in book.cohorts] + [_column(scale) for scale in book.scales]
     names += [f"{trait.key}_mean" for trait in book.traits] + [WEIGHT]
-    people = pa.concat_tables([pq.ParquetFile(file).read(columns=names) for file in profiles])
-    return people.filter(pc.greater(people[WEIGHT], 0)).combine_chunks()
+    people = pa.concat_tables([pq.ParquetFile(file).read(columns=[*names, PERSON]) for file in profiles])
+    gone = pc.is_in(people[PERSON], pa.array(withdrawn, pa.string()))
+    return people.filter(pc.and_not(pc.greater(people[WEIGHT], 0), gone)).select(names).combine_chunks()
 
 
 def _column(scale: Any) -> str:

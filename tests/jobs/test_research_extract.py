@@ -87,3 +87,4 @@ def test_the_files_are_the_same_whoever_stands_first(book, tmp_path):
     with pytest.raises(UsageError, match="is not empty"):
         write_extract(Lake(tmp_path), manifest, book, 0.05, tmp_path / "out-one")
     assert read_people([tmp_path / "one.parquet"], book).num_rows == 2_000
+    assert read_people([tmp_path / "one.parquet"], book, [f"{7:064x}", "f" * 64]).num_rows == 1_999
