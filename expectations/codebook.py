@@ -1,12 +1,10 @@
 """The codebook: what an extract's columns mean, as frozen models read from YAML."""
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from expectations.codebook_checks import find_problems
 from expectations.codebook_parts import (
@@ -28,6 +26,7 @@ from expectations.codebook_parts import (
     Standard,
     Trait,
 )
+from expectations.documents import read_document
 from expectations.errors import ContractBroken
 from expectations.outcomes import Outcome, parse_outcome
 from expectations.purpose import Consent, Purpose
@@ -120,22 +119,6 @@ def _holds_numbers(part: Covariate | Cohort) -> bool:
     return all(isinstance(code, int) for code in codes)
 
 
-class _NoRepeats(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error and not a silent replacement."""
-
-
-def _build_mapping(loader: _NoRepeats, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value, strict=True)}
-
-
-_NoRepeats.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _build_mapping)
-
-
 def find_codebook(name_or_file: str) -> Path:
     """The file of a shipped codebook's name, or the file itself."""
     shipped = SHIPPED / f"{name_or_file}.yaml"
@@ -151,33 +134,4 @@ def read_codebook(name_or_file: str) -> tuple[Codebook, str]:
 
     Raises ContractBroken, which names the file, each wrong key and why it is wrong.
     """
-    path = find_codebook(name_or_file)
-    content = path.read_bytes()
-    try:
-        raw = yaml.load(content.decode("utf-8"), Loader=_NoRepeats)
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ContractBroken(f"codebook {path.name} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ContractBroken(f"codebook {path.name}: expected keys and values at the top")
-    try:
-        book = Codebook.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"  {_name_place(raw, e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise ContractBroken("\n".join([f"codebook {path.name} is not valid:", *lines])) from None
-    return book, hashlib.sha256(content).hexdigest()
-
-
-def _name_place(raw: Any, location: tuple[int | str, ...]) -> str:
-    """`items[3] (dpq040).levels` says more than `items.3.levels`."""
-    words: list[str] = []
-    for step in location:
-        try:
-            raw = raw[step]
-        except (KeyError, IndexError, TypeError):
-            raw = None
-        if isinstance(step, int) and words:
-            label = raw.get("key") or raw.get("name") if isinstance(raw, dict) else None
-            words[-1] += f"[{step}]" + (f" ({label})" if label else "")
-        else:
-            words.append(str(step))
-    return ".".join(words) or "codebook"
+    return read_document(find_codebook(name_or_file), "codebook", Codebook)

@@ -74,6 +74,7 @@ def find_problems(book: "Codebook") -> Iterator[str]:
             loaded[key] = trait.key
     if book.purpose.needs_consent and book.consent is None:
         yield "consent: missing, and the purpose rests on it: name its column with the codes `agreed` and `refused`"
+    yield from _find_hidden_risk(book)
     if book.disclosure.dp and book.margins:
         yield "margins: not with `disclosure.dp`: raked weights of everybody hang on each person's answers"
     yield from _find_strange_margins(book)
@@ -97,6 +98,14 @@ def find_problems(book: "Codebook") -> Iterator[str]:
     yield from _find_wrong_outcomes(book)
     if book.source.join not in (None, book.person_id):
         yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_hidden_risk(book: "Codebook") -> Iterator[str]:
+    """Pages about one person must know which question is about harming oneself: PHQ-9 has one."""
+    risky = {item.key for item in book.items if item.risk}
+    for scale in book.scales:
+        if book.purpose.use == "care" and scale.key == "phq9" and not risky & set(scale.items):
+            yield "items: PHQ-9 asks about thoughts of self-harm: that item needs `risk: true` under `care`"
 
 
 def _find_strange_margins(book: "Codebook") -> Iterator[str]:

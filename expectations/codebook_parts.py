@@ -116,13 +116,18 @@ class Design(Part):
 
 
 class Item(Part):
-    """One question: the levels of its answers in score order, and the codes that mean no answer."""
+    """One question: the levels of its answers in score order, and the codes that mean no answer.
+
+    `risk`: it asks about harming oneself; an answer above the lowest, or none, puts help lines first on a page about
+    the person.
+    """
 
     key: Key
     column: Column
     levels: tuple[int, ...] = Field(min_length=2)
     missing: tuple[int, ...] = ()
     reversed: bool = False
+    risk: bool = False
     label: str = ""
 
     @model_validator(mode="after")

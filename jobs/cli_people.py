@@ -30,6 +30,14 @@ def add_people_commands(commands: Any, lake: argparse.ArgumentParser) -> None:
     export = commands.add_parser("export-person", parents=[why], help="print all that is held about one person")
     export.add_argument("--id-file", type=Path, metavar="FILE", help=IDS)
     export.set_defaults(run=run_export)
+    person = commands.add_parser("person", parents=[why], help="write a page about one person's own answers, for care")
+    whom = person.add_mutually_exclusive_group()
+    whom.add_argument("person_id", nargs="?", metavar="PSEUDONYM", help="a `person_id` of the profiles; none = an id")
+    whom.add_argument("--id-file", type=Path, metavar="FILE", help=IDS)
+    whom.add_argument("--everybody", action="store_true", help="pages about everybody, for the clinician on duty")
+    person.add_argument("--care", type=Path, metavar="FILE", help="help lines, reviewed advice, who answers for it")
+    person.add_argument("--lang", choices=["en", "zh"], default="en", help="the page's language")
+    person.set_defaults(run=run_person)
     rotate = commands.add_parser("rotate-key", parents=[why], help="give everybody a pseudonym under a new key")
     rotate.add_argument("--to", type=Path, metavar="FILE", help="where the new key file is made; none = the lake's own")
     rotate.set_defaults(run=run_rotate)
@@ -73,6 +81,24 @@ def run_export(arguments: argparse.Namespace) -> int:
     lake, reason = _open_lake(arguments), check_reason(arguments.reason)
     json.dump(export_person(lake, read_person(lake, arguments.id_file), reason), sys.stdout, indent=1, allow_nan=False)
     print()
+    return DONE
+
+
+def run_person(arguments: argparse.Namespace) -> int:
+    from jobs.analysing import open_desk
+    from jobs.audit import check_pseudonym, check_reason
+    from jobs.person import analyse_everybody, analyse_person
+    from jobs.withdrawn import read_person
+
+    lake, reason = _open_lake(arguments), check_reason(arguments.reason)
+    desk = open_desk(lake, arguments.care)
+    if arguments.everybody:
+        file = analyse_everybody(desk, reason, arguments.lang)
+    else:
+        given = arguments.person_id
+        person = check_pseudonym(given) if given else read_person(lake, arguments.id_file)[-1]
+        file = analyse_person(desk, person, reason, arguments.lang)
+    print(file)
     return DONE
 
 

@@ -52,7 +52,7 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
     damaged, or does not fit them.
     """
     check_withdrawn(lake, StageRecord.from_json(manifest["stages"]["validate"]), manifest["run_date"])
-    model, features = _find_inputs(lake, manifest, book)
+    model, features = find_inputs(lake, manifest, book)
     night = Night(lake, date.fromisoformat(manifest["run_date"]), manifest["token"])
     schema = arrow_schema(explanations_columns()).serialize().to_pybytes()
     # What a killed run leaves in it goes with the next publication.
@@ -88,7 +88,7 @@ def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: st
     person_id = check_pseudonym(person_id)
     log_access(lake, "explain", [person_id], check_reason(reason))
     check_stays(lake, person_id)
-    model, features = _find_inputs(lake, manifest, book)
+    model, features = find_inputs(lake, manifest, book)
     loaded = load_model(model)
     people = ds.dataset([str(file) for file in features], format="parquet")
     person = people.to_table([PERSON, *loaded.spec.columns], filter=ds.field(PERSON) == person_id)
@@ -111,8 +111,11 @@ def format_table(lines: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _find_inputs(lake: Lake, manifest: Manifest, book: Codebook) -> tuple[Path, list[Path]]:
-    """The folder of the night's model, and its features."""
+def find_inputs(lake: Lake, manifest: Manifest, book: Codebook) -> tuple[Path, list[Path]]:
+    """The folder of the night's model, and its features.
+
+    Raises StageError where the model was retired or features are missing, ModelError where it does not fit them.
+    """
     version = manifest["model"]["model_version"]
     if day := read_amendments(lake.restricted).models.get(version):
         raise StageError(

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 
 from expectations.codebook import read_codebook
 from expectations.errors import ContractBroken
+from jobs.analyses import read_analyses
 from jobs.audit import check_reason, log_access, read_entries
 from jobs.catalog import EXPLANATIONS, find_explanations
 from jobs.lake import PEOPLE_TABLES, Lake
@@ -34,6 +35,7 @@ def export_person(lake: Lake, pseudonyms: list[str], reason: str | None) -> dict
         "withdrawn": person in read_withdrawn(lake),
         "purposes": _list_purposes(lake, {night["codebook_sha256"] for night in nights}),
         "nights": nights,
+        "analyses": read_analyses(lake, person),
         "access_log": [{n: e[n] for n in TOLD} for e in read_entries(lake) if e["person"] in pseudonyms],
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from expectations.codebook import read_codebook
 from expectations.errors import ContractBroken
+from jobs.analyses import list_analyses
 from jobs.catalog import EXPLANATIONS, explanations_index, write_catalog
 from jobs.lake import PEOPLE_TABLES, Lake, is_public, write_atomically
 from jobs.publish import remove_night, remove_unnamed
@@ -85,6 +86,7 @@ def _retire(lake: Lake, manifest: Mapping[str, Any], today: date) -> None:
     if index.is_file():
         files += [file["path"] for file in json.loads(index.read_text())["files"]]
         files.append(str(index.relative_to(lake.root)))
+    files += [str(file.relative_to(lake.root)) for file in list_analyses(lake, manifest["run_date"])]
     content = {
         "run_date": manifest["run_date"],
         "token": manifest["token"],

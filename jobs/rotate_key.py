@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.amendments import Amendment, read_amendments
+from jobs.analyses import remove_every
 from jobs.audit import check_reason, log_access
 from jobs.errors import UsageError
 from jobs.lake import PEOPLE_TABLES, Lake
@@ -82,6 +83,7 @@ def _rekey_lake(lake: Lake, name: str, link: bytes) -> None:
             nights[manifest["token"]] = replace(earlier, tables={**earlier.tables, **as_json})
     if withdrawn := read_withdrawn(lake):
         write_list(lake, name, [one for one in rekey(withdrawn, link) if one])
+    remove_every(lake)
     put_in_force(lake, replace(before, key=name, nights=nights))
 
 

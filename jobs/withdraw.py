@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from jobs.amendments import Amendment, read_amendments
+from jobs.analyses import remove_analyses
 from jobs.audit import check_reason, log_access
 from jobs.lake import PEOPLE_TABLES, DataFile, Lake, write_atomically
 from jobs.lone_cells import CELLS, leave_out_cells
@@ -76,6 +77,7 @@ def withdraw(lake: Lake, people: Sequence[str], reason: str | None, *, erase: bo
     """
     log_access(lake, "withdraw --erase" if erase else "withdraw", people, check_reason(reason))
     block_people(lake, people)
+    remove_analyses(lake, people)
     if not erase:
         files = [file for m in lake.issued() for table in list_files(m, PEOPLE_TABLES).values() for file in table]
         return Withdrawal(len(people), len(find_people(lake, files, people)))

@@ -1,0 +1,93 @@
+"""`mindcensus person`: the analysis of one person, or of everybody, written to `restricted/analyses`.
+
+Who asks says why, and each person whose answers are read is noted in the access log before.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from jobs.analyses import FOLDER, SUMMARY, name_analysis
+from jobs.analysing import Analysis, Desk
+from jobs.audit import check_reason, log_access
+from jobs.catalog import find_files
+from jobs.errors import UsageError
+from jobs.lake import flush, write_atomically
+from jobs.person_page import render_analysis
+from jobs.withdrawn import check_stays, read_withdrawn
+from model.spec import PERSON
+
+
+def analyse_person(desk: Desk, person: str, reason: str | None, language: str) -> Path:
+    """Writes one person's page and JSON; returns the page.
+
+    Raises UsageError without a reason, where the person is not in the night or has withdrawn; AuditBroken where the
+    access log is damaged.
+    """
+    log_access(desk.lake, "person", [person], check_reason(reason))
+    check_stays(desk.lake, person)
+    found = list(desk.analyse([person]))
+    if not found:
+        raise UsageError(
+            f"nobody in the night of {desk.manifest['run_date']}, the last published one, has this pseudonym: only "
+            "people who are in it, and so have agreed, are shown their results"
+        )
+    return write_analysis(desk, found[0], language)
+
+
+def analyse_everybody(desk: Desk, reason: str | None, language: str) -> Path:
+    """Writes everybody's pages, and a summary that names those first who need to be seen first; returns it.
+
+    Raises UsageError where the care file names nobody who answers for what is found.
+    """
+    if desk.care.responsible is None:
+        raise UsageError(
+            "--everybody tells of people who have not asked: the care file has to name who looks at it, and how soon, "
+            "by `responsible: {clinician: …, responds_within_hours: …}`"
+        )
+    files = [str(file) for file in find_files(desk.lake.root, desk.manifest, "profiles")]
+    withdrawn = set(read_withdrawn(desk.lake))
+    everybody = ds.dataset(files, format="parquet").to_table([PERSON])[PERSON].to_pylist()
+    people = sorted(person for person in everybody if person not in withdrawn)
+    log_access(desk.lake, "person --everybody", people, check_reason(reason))
+    responsible = desk.care.responsible.model_dump()
+    told = []
+    for one in desk.analyse(people):
+        page = write_analysis(desk, {**one, "responsible": responsible}, language)
+        told.append(_summarise(one, page))
+    told.sort(key=lambda one: (not one["risk_present"], not one["risen"], not one["risk_unanswered"], one["page"]))
+    target = _night_folder(desk) / SUMMARY
+    write_atomically(target, json.dumps({"responsible": responsible, "people": told}, indent=1, ensure_ascii=False))
+    return target
+
+
+def write_analysis(desk: Desk, analysis: Analysis, language: str) -> Path:
+    """The person's JSON and page, each replaced in one step; returns the page."""
+    name = name_analysis(analysis[PERSON])
+    folder = _night_folder(desk)
+    write_atomically(folder / f"{name}.json", json.dumps(analysis, indent=1, ensure_ascii=False, allow_nan=False))
+    page = folder / f"{name}.{language}.html"
+    write_atomically(page, render_analysis(analysis, desk.book, language))
+    flush(folder)
+    return page
+
+
+def _night_folder(desk: Desk) -> Path:
+    folder = desk.lake.restricted / FOLDER / f"run_date={desk.manifest['run_date']}"
+    for part in (folder.parent, folder):
+        part.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _summarise(analysis: Analysis, page: Path) -> dict[str, Any]:
+    risen = [t["trait"] for t in analysis["traits"] if next(iter(t["changes"]), {}).get("clear") == "risen"]
+    return {
+        "person_id": analysis[PERSON],
+        "page": page.name,
+        "risk_present": any(one["answer"] is not None for one in analysis["risk"]),
+        "risk_unanswered": any(one["answer"] is None for one in analysis["risk"]),
+        "risen": risen,
+        "advice": [one["rule"] for one in analysis["advice"]],
+    }
