@@ -19,8 +19,11 @@ import numpy as np
 
 from expectations.advising import SHIPPED as ADVICE
 from expectations.codebook import find_codebook
+from jobs.analyses import FOLDER, SUMMARY, name_analysis
 from jobs.demo_model import CODES, ITEMS, build_country, draw_answers, draw_people, spread_over_units
 from jobs.demo_rows import COLUMNS, DAY, format_ids, format_lines
+from jobs.lake import Lake
+from jobs.pseudonym import digest_ids, key_file, read_key
 
 BEFORE, AFTER = date(2026, 3, 1), date(2026, 3, 29)
 REFUSING, ANSWERING_AGAIN, CHANGING, CHANGE = 0.03, 0.6, 0.1, 1.0
@@ -138,8 +141,34 @@ def make_care(tables: tuple[str, ...]) -> str:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """Of those who answered twice, by true change: people, mean change that is told, and shares of clear changes."""
-    return {}
+    """Of those who answered twice, by true change: people, the mean change told of depression, and early warnings.
+
+    Where nobody changed, warnings are false.
+    """
+    lake = Lake(folder / "lake")
+    truth = json.loads((folder / "truth.json").read_text())
+    named = digest_ids([one.encode() for one in truth], read_key(key_file(lake)))
+    moved = dict(zip(named, truth.values(), strict=True))
+    night = lake.restricted / FOLDER / f"run_date={AFTER}"
+    found: dict[float, list[tuple[float, bool, bool]]] = {CHANGE: [], 0.0: [], -CHANGE: []}
+    for person in json.loads((night / f"{SUMMARY}.json").read_text())["people"]:
+        if person["person_id"] not in moved:
+            continue
+        told = json.loads((night / f"{name_analysis(person['person_id'])}.json").read_text())
+        change = next(trait for trait in told["traits"] if trait["trait"] == "depression")["changes"][0]
+        true = moved[person["person_id"]]
+        held = bool(change["low"] <= true <= change["high"])
+        found[true].append((change["median"], held, bool(person["warned"])))
+    told_of = {f"{true:+g}": np.array(rows) for true, rows in found.items()}
+    return {
+        true: {
+            "people": len(rows),
+            "mean_change": round(float(rows[:, 0].mean()), 3),
+            "coverage95": round(float(rows[:, 1].mean()), 3),
+            "warned": round(float(rows[:, 2].mean()), 3),
+        }
+        for true, rows in told_of.items()
+    }
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from jobs.lake import Lake
 
 FOLDER = "analyses"
-SUMMARY = "everybody.json"
+SUMMARY = "everybody"
 
 
 def read_analyses(lake: Lake, person: str) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def remove_analyses(lake: Lake, people: Iterable[str]) -> None:
     for name in (name_analysis(person) for person in people):
         for file in folder.glob(f"run_date=*/{name}.*"):
             file.unlink()
-    for summary in folder.glob(f"run_date=*/{SUMMARY}"):
+    for summary in folder.glob(f"run_date=*/{SUMMARY}.*"):
         summary.unlink()
 
 

@@ -88,6 +88,7 @@ class Desk:
         before = np.array([one.codes for _, one in pairs], dtype=np.int8).reshape(shape)[:, places]
         after = np.array([[features[person][key] for key in keys] for person, _ in pairs], dtype=np.int8).reshape(shape)
         found = measure_changes(self.model.network, before, after[:, places])
+        p_values = found.test_rise()
         told: dict[str, list[dict[str, Row]]] = {}
         for number, (person, occasion) in enumerate(pairs):
             one = {}
@@ -99,7 +100,7 @@ class Desk:
                     "median": round(float(found.median[number, place]), 3),
                     "low": round(low, 3),
                     "high": round(high, 3),
-                    "chance_of_rise": round(float(found.rise[number, place]), 4),
+                    "p_rise": float(p_values[number, place]),
                     "clear": ("risen" if low > 0 else "fallen" if high < 0 else None)
                     if found.reliable[number]
                     else None,

@@ -90,13 +90,14 @@ def run_person(arguments: argparse.Namespace) -> int:
     from jobs.person import analyse_everybody, analyse_person
     from jobs.withdrawn import read_person
 
-    lake, reason = _open_lake(arguments), check_reason(arguments.reason)
+    lake, reason, given = _open_lake(arguments), check_reason(arguments.reason), arguments.person_id
+    if given:
+        check_pseudonym(given)
     desk = open_desk(lake, arguments.care)
     if arguments.everybody:
         file = analyse_everybody(desk, reason, arguments.lang)
     else:
-        given = arguments.person_id
-        person = check_pseudonym(given) if given else read_person(lake, arguments.id_file)[-1]
+        person = given or read_person(lake, arguments.id_file)[-1]
         file = analyse_person(desk, person, reason, arguments.lang)
     print(file)
     return DONE

@@ -14,10 +14,14 @@ from jobs.analysing import Analysis, Desk
 from jobs.audit import check_reason, log_access
 from jobs.catalog import find_files
 from jobs.errors import UsageError
-from jobs.lake import flush, write_atomically
-from jobs.person_page import render_analysis
+from jobs.lake import write_atomically
+from jobs.person_page import read_person_words, render_analysis, render_everybody, tell_limits
 from jobs.withdrawn import check_stays, read_withdrawn
+from jobs.words import LANGUAGES
+from model.multiplicity import adjust_false_discoveries
 from model.spec import PERSON
+
+FALSE_SHARE = 0.1  # of early warnings: a screening, where a miss is the worse
 
 
 def analyse_person(desk: Desk, person: str, reason: str | None, language: str) -> Path:
@@ -57,20 +61,39 @@ def analyse_everybody(desk: Desk, reason: str | None, language: str) -> Path:
     for one in desk.analyse(people):
         page = write_analysis(desk, {**one, "responsible": responsible}, language)
         told.append(_summarise(one, page))
-    told.sort(key=lambda one: (not one["risk_present"], not one["risen"], not one["risk_unanswered"], one["page"]))
-    target = _night_folder(desk) / SUMMARY
-    write_atomically(target, json.dumps({"responsible": responsible, "people": told}, indent=1, ensure_ascii=False))
+    warn_early(told)
+    told.sort(key=lambda one: (not one["risk_present"], not one["warned"], not one["risk_unanswered"], one["page"]))
+    folder = _night_folder(desk)
+    summary = {"run_date": desk.manifest["run_date"], "responsible": responsible, "people": told}
+    write_atomically(folder / f"{SUMMARY}.json", json.dumps(summary, indent=1, ensure_ascii=False))
+    target = folder / f"{SUMMARY}.html"
+    write_atomically(target, render_everybody(summary, desk.book, language))
     return target
+
+
+def warn_early(people: list[dict[str, Any]]) -> None:
+    """Sets `warned`: the traits of each person that have risen beyond chance since their last earlier answers.
+
+    Of all that are named, FALSE_SHARE at most are so by chance (Benjamini & Hochberg 1995), over everybody's traits.
+    """
+    tests = [(one, trait, p) for one in people for trait, p in one.pop("p_rise").items()]
+    adjusted = adjust_false_discoveries([p for _, _, p in tests])
+    for one in people:
+        one["warned"] = []
+    for (one, trait, _), p in zip(tests, adjusted, strict=True):
+        if p <= FALSE_SHARE:
+            one["warned"].append(trait)
 
 
 def write_analysis(desk: Desk, analysis: Analysis, language: str) -> Path:
     """The person's JSON and page, each replaced in one step; returns the page."""
     name = name_analysis(analysis[PERSON])
     folder = _night_folder(desk)
-    write_atomically(folder / f"{name}.json", json.dumps(analysis, indent=1, ensure_ascii=False, allow_nan=False))
+    limits = {one: tell_limits(analysis, read_person_words(desk.book, one)) for one in LANGUAGES}
+    told = json.dumps({**analysis, "limits": limits}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / f"{name}.json", told)
     page = folder / f"{name}.{language}.html"
     write_atomically(page, render_analysis(analysis, desk.book, language))
-    flush(folder)
     return page
 
 
@@ -82,12 +105,12 @@ def _night_folder(desk: Desk) -> Path:
 
 
 def _summarise(analysis: Analysis, page: Path) -> dict[str, Any]:
-    risen = [t["trait"] for t in analysis["traits"] if next(iter(t["changes"]), {}).get("clear") == "risen"]
+    last = {trait["trait"]: trait["changes"][0] for trait in analysis["traits"] if trait["changes"]}
     return {
         "person_id": analysis[PERSON],
         "page": page.name,
         "risk_present": any(one["answer"] is not None for one in analysis["risk"]),
         "risk_unanswered": any(one["answer"] is None for one in analysis["risk"]),
-        "risen": risen,
+        "p_rise": {trait: change["p_rise"] for trait, change in last.items() if change["reliable"]},
         "advice": [one["rule"] for one in analysis["advice"]],
     }

@@ -35,7 +35,31 @@ def render_analysis(analysis: Row, book: Codebook, language: str) -> str:
         risk_present=any(one["answer"] is not None for one in analysis["risk"]),
         traits=[show_trait(trait, book, words) for trait in analysis["traits"]],
         advice=[show_advice(one, book, words) for one in analysis["advice"]],
-        limits=[words.say(f"limit_{name}", traits=list_traits(analysis, words)) for name in LIMITS],
+        limits=tell_limits(analysis, words),
+    )
+
+
+def render_everybody(summary: Row, book: Codebook, language: str) -> str:
+    """The list for the clinician: who needs to be seen first stands first. A page's name leads to it."""
+    words = read_person_words(book, language)
+    labels = {trait.key: words.name(trait.label or trait.key) for trait in book.traits}
+    return render_page(
+        "everybody.html.j2",
+        words=words,
+        title=words.name(book.title),
+        night=words.date(date.fromisoformat(summary["run_date"])),
+        responsible=summary["responsible"],
+        people=[
+            {
+                "page": one["page"],
+                "reference": one["person_id"][:REFERENCE_CHARACTERS],
+                "risk": words.say(
+                    "list_risk" if one["risk_present"] else "list_open" if one["risk_unanswered"] else "dash"
+                ),
+                "warned": words.say("list_comma").join(labels[key] for key in one["warned"]) or words.say("dash"),
+            }
+            for one in summary["people"]
+        ],
     )
 
 
@@ -44,6 +68,11 @@ def read_person_words(book: Codebook, language: str) -> Words:
     messages, _ = read_messages(f"person.{language}")
     words = read_words(book)[list(LANGUAGES).index(language)]
     return replace(words, messages=messages, phrases={})
+
+
+def tell_limits(analysis: Row, words: Words) -> list[str]:
+    """What the analysis does not say."""
+    return [words.say(f"limit_{name}", traits=list_traits(analysis, words)) for name in LIMITS]
 
 
 def list_traits(analysis: Row, words: Words) -> str:

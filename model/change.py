@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from model.network import ProfileNetwork, fixed_noise
@@ -37,13 +38,14 @@ WIDE, WIDE_SHARE = 2.0, 0.25  # of the second proposal: its sd beside the first'
 FIRST_WIDENING = 1.4  # of the encoder's sds, which know the population's prior
 LEAST_EFFECTIVE = 100.0  # draws: fewer tell no interval's ends
 LEVELS = (0.025, 0.5, 0.975)
+SMALLEST_HALF = 1e-3  # of an interval, in sds
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Of each person and trait (B, T), in sds of the reference population: median, 95 % interval, chance of a rise.
+    """Of each person and trait (B, T), in sds of the reference population: median and 95 % interval.
 
     `reliable` (B) is false where too few draws stand behind the figures to be told.
     """
@@ -51,8 +53,14 @@ class Changes:
     median: Floats
     low: Floats
     high: Floats
-    rise: Floats
     reliable: npt.NDArray[np.bool_]
+
+    def test_rise(self) -> Floats:
+        """One-sided p-values (B, T): how often a rise as large comes about where there is none.
+
+        The lower half of the interval as a normal's, since so far out a tail cannot be counted in draws.
+        """
+        return np.asarray(ndtr(ndtri(LEVELS[0]) * self.median / (self.median - self.low).clip(SMALLEST_HALF)))
 
 
 def measure_changes(network: ProfileNetwork, before: npt.NDArray[np.int8], after: npt.NDArray[np.int8]) -> Changes:
@@ -64,15 +72,13 @@ def measure_changes(network: ProfileNetwork, before: npt.NDArray[np.int8], after
             for start in range(0, len(before), AT_ONCE)
         ]
     empty = torch.empty(0, network.traits)
-    median, low, high, rise = (torch.cat([empty, *[block[part] for block in blocks]]) for part in range(4))
-    effective = torch.cat([empty[:, 0], *[block[4] for block in blocks]])
-    return Changes(
-        *(part.double().numpy() for part in (median, low, high, rise)), (effective >= LEAST_EFFECTIVE).numpy()
-    )
+    median, low, high = (torch.cat([empty, *[block[part] for block in blocks]]).double().numpy() for part in range(3))
+    effective = torch.cat([empty[:, 0], *[block[3] for block in blocks]])
+    return Changes(median, low, high, (effective >= LEAST_EFFECTIVE).numpy())
 
 
 def _measure_block(network: ProfileNetwork, before: Tensor, after: Tensor) -> tuple[Tensor, ...]:
-    """Median, low, high and chance of a rise (B, T), and the effective draws (B)."""
+    """Median, low and high (B, T), and the effective draws (B)."""
     posteriors = [network.posterior(part) for part in (before, after)]
     mean = torch.cat([part.mean for part in posteriors], dim=1)
     factor = torch.stack([torch.block_diag(*pair) for pair in zip(*(p.factor for p in posteriors), strict=True)])
@@ -88,8 +94,7 @@ def _measure_block(network: ProfileNetwork, before: Tensor, after: Tensor) -> tu
     traits = network.traits
     change = latents[..., network.latents :][..., :traits] - latents[..., :traits]
     low, median, high = _find_quantiles(change, masses)
-    rise = ((change > 0) * masses[..., None]).sum(dim=0)
-    return median, low, high, rise, 1 / masses.square().sum(dim=0)
+    return median, low, high, 1 / masses.square().sum(dim=0)
 
 
 def _log_target(network: ProfileNetwork, latents: Tensor, before: Tensor, after: Tensor) -> Tensor:
