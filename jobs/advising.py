@@ -19,7 +19,7 @@ def choose_advice(
     A change is the one since the last earlier occasion.
     """
     risk = [codes[item.key] for item in book.items if item.risk]
-    clear = {trait["scale"]["scale"]: next(iter(trait["changes"]), {}).get("clear") for trait in traits}
+    clear = {trait["scale"]["scale"]: trait["changes"][0]["clear"] for trait in traits if trait["changes"]}
 
     def holds(one: Advice) -> bool:
         rule = one.rule
@@ -29,7 +29,7 @@ def choose_advice(
             answer = tell_answer(book.item(rule.item), codes[rule.item])["answer"]
             return answer is not None and answer >= rule.at_least
         if rule.change:
-            return clear.get(rule.scale) == rule.change
+            return rule.scale is not None and clear.get(rule.scale) == rule.change
         return profile[f"{rule.scale}_band"] in rule.bands
 
     ordered = sorted(advice, key=lambda one: (one.rule.risk is None, one.rule.change != "risen"))

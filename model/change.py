@@ -81,8 +81,9 @@ def _measure_block(network: ProfileNetwork, before: Tensor, after: Tensor) -> tu
     """Median, low and high (B, T), and the effective draws (B)."""
     posteriors = [network.posterior(part) for part in (before, after)]
     mean = torch.cat([part.mean for part in posteriors], dim=1)
-    factor = torch.stack([torch.block_diag(*pair) for pair in zip(*(p.factor for p in posteriors), strict=True)])
-    factor = FIRST_WIDENING * factor
+    size = network.latents
+    factor = torch.zeros(len(mean), 2 * size, 2 * size)
+    factor[:, :size, :size], factor[:, size:, size:] = (FIRST_WIDENING * part.factor for part in posteriors)
     noise = fixed_noise(DRAWS, mean.shape[1]).expand(-1, len(mean), -1).clone()
     noise[: int(WIDE_SHARE * DRAWS)] *= WIDE
     for number in range(ROUNDS):
@@ -99,7 +100,7 @@ def _measure_block(network: ProfileNetwork, before: Tensor, after: Tensor) -> tu
 
 def _log_target(network: ProfileNetwork, latents: Tensor, before: Tensor, after: Tensor) -> Tensor:
     """Log joint density (S, B) of answers and latents (S, B, 2 D), up to a constant."""
-    first, second = latents.split(network.latents, dim=-1)
+    first, second = latents[..., : network.latents], latents[..., network.latents :]
     answers = network.log_prob(first, before).sum(dim=-1) + network.log_prob(second, after).sum(dim=-1)
     traits = network.traits
     level = (first[..., :traits] + second[..., :traits]) / 2
