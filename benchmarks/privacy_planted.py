@@ -25,6 +25,7 @@ PEOPLE = 2_000
 NIGHTS = ("2026-03-01", "2026-03-02")
 ID, KEY = "planted-person-7f3e", "planted-key-4c19a6d2"
 WEIGHT, INCOME = 631.71826171875, 9.5185546875  # every binary digit counts
+ADULT = 18  # who is eligible
 PROJECT = Path(__file__).resolve().parents[1]
 # Where the design says that a person is, by what is looked for: docs/privacy.md, Data flows and Consent and rights.
 PSEUDONYM = digest_ids([ID.encode()], KEY.encode())[0] or ""
@@ -90,16 +91,20 @@ def deliver(extract: Path, night: str, seed: int, environment: dict[str, str]) -
     [file] = sorted(extract.glob("people-*.csv"))
     with file.open(newline="") as opened:
         names, *rows = list(csv.reader(opened))
-    age, weight = names.index("age"), names.index("weight")
     # The simulation has broken rows, too.
-    good = next(
-        row for row in rows if len(row) == len(names) and all(row) and row[age] > "18" and row[weight][0] != "-"
-    )
+    good = next(row for row in rows if len(row) == len(names) and is_sound(dict(zip(names, row, strict=True))))
     for name, value in (("respondent_id", ID), ("weight", str(WEIGHT)), ("income_log", str(INCOME))):
         good[names.index(name)] = value
     with file.open("w", newline="") as opened:
         csv.writer(opened, lineterminator="\n").writerows([names, *rows])
     write_marker(extract)
+
+
+def is_sound(row: Mapping[str, str]) -> bool:
+    try:
+        return all(row.values()) and float(row["age"]) >= ADULT and float(row["weight"]) > 0
+    except ValueError:
+        return False
 
 
 def run(arguments: list[str], environment: dict[str, str], told: str = "") -> str:
