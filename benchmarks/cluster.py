@@ -31,6 +31,7 @@ DEMO = "demo_population"
 FIRST, NIGHT, NHANES_NIGHT = "2026-01-01", "2026-01-02", "2020-03-01"
 # One night that trains a model; one of two work items, the smallest number; one of three row groups for two ranks.
 FIRST_PEOPLE, KILLED_PEOPLE, TRAINING_PEOPLE = 20_000, 600_000, 270_000
+HALFWAY = 0.4  # of the first work item's file: it is written a row group at a time
 SECONDS = 3_600.0
 Figures = dict[str, Any]
 
@@ -95,30 +96,34 @@ def kill_while_scoring(folder: Path, _: Path) -> Figures:
         command = ["run", "--lake", str(lake), *night[1]]
         process = start_command(*command, MINDCENSUS_KEY_FILE=str(key), **cluster.environment())
         try:
-            landed = kill_scorer(cluster, process)
+            landed = kill_scorer(cluster, process, int(HALFWAY * read_first_size(local)))
             if code := process.wait(SECONDS):
                 sys.exit(f"the night whose worker was killed ended with {code}")
         finally:
             process.kill()
         running = cluster.network.pids(landed["worker"])
-    written = read_manifest(lake, NIGHT)["stages"]["score"]["tables"]["profiles"][0]["size"]
     return {
         **compare_lakes(local, lake, NIGHT),
         **landed,
-        "share_written": round(landed["bytes_written"] / written, 3),
+        "share_written": round(landed["bytes_written"] / read_first_size(lake), 3),
         "left_processes": len(running),
         "left": len(find_left(lake)),
     }
 
 
-def kill_scorer(cluster: Cluster, process: "subprocess.Popen[bytes]") -> Figures:
-    """Kills the worker, and its executor, whose Python process has the first work item's file open and half written."""
+def read_first_size(lake: Path) -> int:
+    """Bytes of what the first work item makes."""
+    return int(read_manifest(lake, NIGHT)["stages"]["score"]["tables"]["profiles"][0]["size"])
+
+
+def kill_scorer(cluster: Cluster, process: "subprocess.Popen[bytes]", least: int) -> Figures:
+    """Kills the worker, and its executor, whose Python process has written `least` bytes of the first work item."""
     found: list[tuple[str, Path]] = []
 
     def look() -> bool:
         if process.poll() is not None:
             sys.exit(f"the night ended with {process.returncode} before anybody was seen to score")
-        found[:] = [(name, file) for name in WORKERS for file in list_open(cluster, name) if file.stat().st_size]
+        found[:] = [(name, file) for name in WORKERS for file in list_open(cluster, name) if is_written(file, least)]
         return bool(found)
 
     wait_until(look, "an executor scores", SECONDS)
@@ -129,6 +134,12 @@ def kill_scorer(cluster: Cluster, process: "subprocess.Popen[bytes]") -> Figures
     # Its Python processes are nobody's children now: they have to end by themselves.
     wait_until(lambda: not cluster.network.pids(worker), "the dead worker's Python processes end", 60.0)
     return {"worker": worker, "killed": len(killed), "landed": not scored and len(killed) == 2, "bytes_written": size}
+
+
+def is_written(file: Path, least: int) -> bool:
+    with suppress(FileNotFoundError):  # it was done in this moment
+        return file.stat().st_size >= least
+    return False
 
 
 def list_open(cluster: Cluster, name: str) -> Iterator[Path]:
