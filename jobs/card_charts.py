@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from jobs.charts import BAND, FONT, INK, MUTED, SERIES, draw_svg, hold_values, place_at
 from jobs.charts import GRID as GRID_LINE
+from jobs.report_charts import draw_labels, wrap_label
 from model.describe import TraitCurves
 
 WIDTH, LEFT, RIGHT, BOTTOM = 270, 34, 12, 34
@@ -20,7 +21,7 @@ CURVES, GAP, INFORMATION = 108, 22, 44  # heights of an item's two panes, and be
 WIDE, TALL = 520, 150
 DASHES = ([1, 0], [6, 3], [2, 2])  # a round of colours each
 CELL, NAMES = 54, 110
-EFFECTS, EFFECT_NAMES, EFFECT_ROW, LEGEND = 200, 128, 22, 16
+EFFECTS, EFFECT_NAMES, EFFECT_ROW, LEGEND = 200, 112, 26, 16
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 
 Floats = npt.NDArray[np.float64]
@@ -148,13 +149,12 @@ def draw_effects(
                 if key in found and flagged == filled
             ]
             layers.append(_draw_marks(points, colour, shape, filled))
-    labels = [{"x": -8, "y": middle, "text": label} for (label, _, _), middle in zip(rows, middles, strict=True)]
-    texts = alt.Chart(hold_values(labels)).mark_text(
-        align="right", baseline="middle", color=INK, fontSize=12, font=FONT
+    layers.append(
+        draw_labels([{"y": y, "lines": wrap_label(label)} for (label, _, _), y in zip(rows, middles, strict=True)])
     )
-    layers.append(texts.encode(x=place_at("x"), y=place_at("y"), text=alt.Text("text:N")))
     ticks = [(across(value), f"{value:+.1f}".replace("-", "−") if value else "0") for value in (-reach, 0.0, reach)]
-    layers += [*_write(ticks, height + 6), *_write([(EFFECTS / 2, "lower score         higher score")], height + 20)]
+    sides = [(0.2 * EFFECTS, "lower score"), (0.8 * EFFECTS, "higher score")]
+    layers += [*_write(ticks, height + 6), *_write(sides, height + 20)]
     return draw_svg(alt.layer(*layers), EFFECTS, height, (EFFECT_NAMES, RIGHT + 8, BOTTOM), name)
 
 

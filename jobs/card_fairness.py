@@ -47,9 +47,12 @@ def show_fairness(m: Measurements) -> Section | None:
 
 
 def _show_predictions(m: Measurements, figures: Sequence[Mapping[str, Any]]) -> list[Words | Table | Pictures]:
-    pictures = []
+    pictures, tables = [], []
     for measure, found in groupby(figures, key=lambda figure: figure["measure"]):
-        pictures.append(_draw_measure(m, measure, list(found)))
+        group = list(found)
+        pictures.append(_draw_measure(m, measure, group))
+        head = ["Group", "People", "Percent" if measure == "coverage" else "Points", "95 % interval"]
+        tables.append(Table(f"{_label_measure(m, measure)}.", head, [_list_figure(m, figure) for figure in group]))
     return [
         say("A fifth of the answers of held-out people were hidden and foretold from those that were left. The first "
             f"picture has the share of them in the middle {percent(COVERAGE, 0)} of what was foretold, which should be "
@@ -57,8 +60,7 @@ def _show_predictions(m: Measurements, figures: Sequence[Mapping[str, Any]]) -> 
             "or too low (left) on average, in points of the scale: 0 in every cohort is fair. Bars are 95 % "
             f"intervals. Groups of fewer than {FEWEST_IN_COHORT} held-out people are left out."),
         Pictures(pictures),
-        Table("Predictions of hidden answers by cohort.", ["Group", "Figure", "People", "Value", "95 % interval"],
-              [_list_figure(m, figure) for figure in figures]),
+        *tables,
     ]  # fmt: skip
 
 
@@ -98,12 +100,9 @@ def _draw_measure(m: Measurements, measure: str, figures: list[Mapping[str, Any]
 def _list_figure(m: Measurements, figure: Mapping[str, Any]) -> list[str]:
     cohort, _, group = figure["group"].partition("=")
     label = f"{m.label_cohort(cohort)}: {m.label_group(cohort, group)}" if group else "Everybody"
-    if figure["measure"] == "coverage":
-        low, high = (None if end is None else 100 * end for end in (figure["low"], figure["high"]))
-        told = [number(100 * figure["figure"], 1), interval(low, high, 1)]
-        return [label, "Hidden answers covered, %", f"{figure['people']:,}", *told]
-    told = [number(figure["figure"]), interval(figure["low"], figure["high"])]
-    return [label, _label_measure(m, figure["measure"]), f"{figure['people']:,}", *told]
+    unit, digits = (100, 1) if figure["measure"] == "coverage" else (1, 2)
+    value, low, high = (None if figure[name] is None else unit * figure[name] for name in ("figure", "low", "high"))
+    return [label, f"{figure['people']:,}", number(value, digits), interval(low, high, digits)]
 
 
 def _show_items(m: Measurements) -> Iterator[Words | Table | Pictures]:
@@ -139,8 +138,8 @@ def _show_items(m: Measurements) -> Iterator[Words | Table | Pictures]:
             "Items and cohorts with a difference that is sure, or large enough to matter: expected score less that of "
             "the reference, averaged over the group's own people. Both p of a difference are adjusted; non-uniform is "
             "whether it hangs on the trait (not adjusted).",
-            ["Item", "Group, reference", "Points", "Sds", "p", "p, non-uniform", "p, likelihood ratio", "R² change",
-             "Verdict"],
+            ["Item, and group beside the reference", "Points", "Sds", "p", "p, non-uniform", "p, likelihood ratio",
+             "R² change", "Verdict"],
             [_list_finding(m, finding) for finding in likely],
         )  # fmt: skip
     untested = len(m.findings) - len(tested)
@@ -192,7 +191,7 @@ def _list_finding(m: Measurements, finding: ItemFinding) -> list[str]:
     group = max(finding.groups, key=lambda group: abs(group.effect))
     names = [m.label_group(finding.cohort, part.group) for part in (group, finding.groups[0])]
     return [
-        m.label_item(finding.item), f"{m.label_cohort(finding.cohort)}: {names[0]}, {names[1]}",
+        f"{m.label_item(finding.item)} ({m.label_cohort(finding.cohort)}: {names[0]} beside {names[1]})",
         number(group.difference), number(group.effect), chance(finding.adjusted), chance(finding.p_slope),
         chance(finding.model_adjusted), number(finding.r2_change, 3), finding.verdict or "none",
     ]  # fmt: skip
