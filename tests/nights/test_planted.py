@@ -1,7 +1,6 @@
 """Planted ids, answers and a key are looked for, byte by byte, in all that nights leave behind."""
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -17,14 +16,12 @@ import pytest
 from benchmarks.endings import read_manifest
 from benchmarks.planted import Find, Needles, ScratchCopy, search_tree, spell_number, spell_text
 from jobs.delivery import write_marker
-from jobs.pseudonym import digest_ids
 from tests.nights.small_night import (
     COLUMNS,
     FIRST,
     PROJECT,
     CommandLine,
     environment,
-    run,
     simulate_rows,
     write_codebook,
     write_extract,
@@ -201,26 +198,6 @@ def test_scratch_is_encrypted_but_for_tables_in_the_making(airflow_night: Night)
     found = search_tree(airflow_night.folder / "scratch", list_needles())
     assert {find.place for find in found if ".parquet" not in find.place} == set()
     assert {find.needle for find in found} & {KEY, *IDS, SPILLED} == set()
-
-
-def test_after_an_erasure_two_files_know_a_pseudonym_and_nothing_else_is_left(airflow_night: Night) -> None:
-    """Last of all, as it changes the night: everybody who was planted withdraws."""
-    folder, lake = airflow_night.folder, airflow_night.lake
-    people = [one for one in digest_ids([one.encode() for one in IDS], KEY.encode()) if one]
-    public = {path: path.read_bytes() for path in (lake / "public").rglob("*") if path.is_file()}
-    (folder / "ids").write_text("\n".join(IDS))
-    where = ["--lake", lake, "--list", folder / "ids", "--reason", "asked by all of them"]
-    ended = run("withdraw", *where, "--erase", MINDCENSUS_KEY=KEY, TMPDIR=str(folder / "temporary"))
-    assert ended.code == 0, ended.said
-    (folder / "ids").unlink()
-    assert f"5 people are blocked; of 2 of them the lake has no row; {3 + 1 + 3} rows in 1 nights" in ended.said
-    shutil.rmtree(folder / "scratch")  # links to what the night had removed by itself
-    found = Night(folder, lake, ended.said).search()
-    assert [find for find in found if find.needle in (*IDS, str(INCOME))] == []
-    holders = {find.place for find in search_tree(folder, {one: spell_text(one) for one in people})}
-    assert {place.split("/")[2] for place in holders} == {"withdrawn", "audit"}
-    assert len(holders) == 2
-    assert {path: path.read_bytes() for path in (lake / "public").rglob("*") if path.is_file()} == public
 
 
 # ---- Nights that fail
