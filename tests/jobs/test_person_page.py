@@ -55,7 +55,9 @@ def read_text(page: str) -> str:
 
 
 def test_a_page_says_where_how_sure_among_whom_and_since_when(book: Codebook) -> None:
-    said = read_text(render_analysis(make_analysis(), book, "en"))
+    page = render_analysis(make_analysis(), book, "en")
+    said = read_text(page)
+    assert re.findall(r"<strong>(Since \d+ \w+)", page) == ["Since 1 February"]
     for sentence in (
         "More signs than in about 90 of 100 people; the true place lies between 78 and 99 in 9 of 10 cases.",
         "Among people of the same group: Women, 30-44",
