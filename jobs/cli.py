@@ -95,6 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("--person-id", metavar="PSEUDONYM", help="print this person's alone, and write nothing")
     explain.add_argument("--reason", metavar="TEXT", help="why one person's data is read: for the access log")
     explain.set_defaults(run=run_explain)
+    told = "draw a public-use extract of people who do not exist from a published night's model"
+    synthesis = commands.add_parser("synthesize", parents=[night], help=told)
+    synthesis.add_argument("--people", type=int, required=True, metavar="N")
+    synthesis.add_argument("--seed", type=int, default=1, metavar="S", help="the same seed gives the same file")
+    synthesis.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder of the extract")
+    synthesis.set_defaults(run=run_synthesize)
     add_people_commands(commands, lake)
     add_lake_commands(commands, lake)
     demo = commands.add_parser("demo", help="write a simulated extract with known truth")
@@ -236,6 +242,18 @@ def run_explain(arguments: argparse.Namespace) -> int:
         _check_codebook(manifest["codebook"], run_date, digest)
         rows = explain_night(lake, manifest, book)
     structlog.get_logger().info("explained", run_date=str(run_date), token=manifest["token"], explanations=rows)
+    return DONE
+
+
+def run_synthesize(arguments: argparse.Namespace) -> int:
+    from jobs.explain import read_published
+    from jobs.synthesize import synthesize
+
+    book, digest = read_codebook(arguments.codebook)
+    lake = Lake(arguments.lake)
+    manifest = read_published(lake, arguments.run_date)
+    _check_codebook(manifest["codebook"], arguments.run_date, digest)
+    print(synthesize(lake, manifest, book, arguments.people, arguments.seed, arguments.out))
     return DONE
 
 

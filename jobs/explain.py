@@ -120,7 +120,7 @@ def find_inputs(lake: Lake, manifest: Manifest, book: Codebook) -> tuple[Path, l
     if day := read_amendments(lake.restricted).models.get(version):
         raise StageError(
             f"the model of the night of {manifest['run_date']} was retired on {day}, as people whom it had learned "
-            "from were erased: explain a later night"
+            "from were erased: take a later night"
         )
     model, features = lake.root / manifest["model"]["folder"], find_files(lake.root, manifest, "features")
     check_model(model, features, book)

@@ -43,7 +43,7 @@ def impute_traits(
     network = load_model(model).network
     breakdowns: tuple[Breakdown, ...] = book.breakdowns
     cohorts = list(dict.fromkeys(name for breakdown in breakdowns for name in breakdown))
-    chosen, people, largest = _choose(features, network.spec, cohorts)
+    chosen, people, largest = choose_sample(features, network.spec, cohorts)
     if not len(chosen):
         return None
     levels = {cohort.key: tuple(cohort.groups) for cohort in book.cohorts}
@@ -61,7 +61,7 @@ def impute_traits(
     return Imputed(sums, conditioning, tuple(trait.key for trait in network.spec.traits), details)
 
 
-def _choose(features: Sequence[Path], spec: FeatureSpec, cohorts: Sequence[str]) -> tuple[pa.Table, int, float]:
+def choose_sample(features: Sequence[Path], spec: FeatureSpec, cohorts: Sequence[str]) -> tuple[pa.Table, int, float]:
     """People to find the regression on, the number of all, and the largest weight."""
     everybody = sum(pq.read_metadata(path).num_rows for path in features)
     others = [PERSON, *cohorts, "stratum", "psu", "weight"]

@@ -67,6 +67,10 @@ class Regression:
     information: Floats
     rounds: int
 
+    def settle(self) -> Parameters:
+        """The parameters as they were found, as one draw (M = 1)."""
+        return Parameters(np.concatenate([self.effects, self.psus])[None], self.factor[None])
+
     def draw(self, count: int) -> Parameters:
         """`count` draws (M) from the parameters' approximate posterior, by the information in the answers (Louis 1982).
 
