@@ -13,11 +13,15 @@ import pytest
 import torch
 
 from expectations.codebook import Codebook, read_codebook
-from jobs.model_card import write_card
+from jobs.card_fairness import show_fairness
+from jobs.card_parts import Measurements, Pictures, Table
+from jobs.model_card import DESIGN, find_differences, tell_fairness, write_card
 from jobs.model_spec import build_spec
+from model.inputs import read_labels, read_sample
 from model.network import ProfileNetwork
 from model.norms import Norms
 from model.registry import Model
+from model.reliability import DataSummary
 from model.training import TrainingResult
 from tests.model.simulation import simulate
 
@@ -229,26 +233,26 @@ def test_fairness_is_told_by_cohort_and_by_item(card, book):
     assert len(told["items"]) == len(book.items)
 
 
-def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book, features, tmp_path):
-    """Women are half of the people here, and half of them say of the first item one more than they would."""
-    changed = []
-    for number, path in enumerate(features):
-        table = pq.read_table(path)
-        first, second = book.cohorts[0].groups
-        women = np.random.default_rng(number).uniform(size=table.num_rows) < 0.5
-        codes = table["phq9_1"].to_numpy().copy()
-        moved = women & (codes >= 0) & (np.arange(table.num_rows) % 2 == 0)
-        codes[moved] = np.minimum(codes[moved] + 1, 3)
-        for name, column in {"phq9_1": codes, book.cohorts[0].key: np.where(women, second, first)}.items():
-            table = table.set_column(table.schema.get_field_index(name), name, pa.array(column))
-        changed.append(tmp_path / path.name)
-        pq.write_table(table, changed[-1])
-    write_card(tmp_path, model, book, changed, GATE)
-    text, page = (tmp_path / "card.md").read_text(), (tmp_path / "card.html").read_text()
-    assert re.search(r"\| phq9_1: interest or pleasure \(Sex: \w+ beside \w+\) \| .*\| large \|", text)
-    assert "interest or pleasure, by Sex: expected score" in page
-    [found] = [item for item in json.loads((tmp_path / "fairness.json").read_text())["items"] if item["verdict"]]
-    assert found["item"] == "phq9_1" and found["purified"] and len(found["groups"]) == 2
+def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book, features):
+    """Half of the people are women, and half of those say of the first item one more than they would."""
+    people = read_sample(features, model.spec, "weight", PEOPLE)
+    women = np.random.default_rng(1).uniform(size=PEOPLE) < 0.5
+    moved = women & (people.codes[:, 0] >= 0) & (np.arange(PEOPLE) % 2 == 0)
+    people.codes[moved, 0] = np.minimum(people.codes[moved, 0] + 1, 3)
+    labels = {**read_labels(features, DESIGN, PEOPLE), "sex": np.where(women, "women", "men").tolist()}
+    found = find_differences(model.network, people, labels)
+    data = DataSummary(PEOPLE, PEOPLE, PEOPLE, {}, 1.0)
+    measured = Measurements(
+        book, model.spec, "model-1", model.report, GATE, 0, data, [], [], [], [], [], np.eye(2), found
+    )
+    section = show_fairness(measured)
+    rows = [row for block in section.blocks if isinstance(block, Table) for row in block.rows]
+    [flagged] = [row for row in rows if row[-1] == "large"]
+    assert re.fullmatch(r"phq9_1: interest or pleasure \(Sex: \w+ beside \w+\)", flagged[0])
+    titles = [part.title for block in section.blocks if isinstance(block, Pictures) for part in block.pictures]
+    assert "phq9_1: interest or pleasure, by Sex: expected score" in titles
+    [told] = [item for item in json.loads(tell_fairness(measured))["items"] if item["verdict"]]
+    assert (told["item"], told["verdict"], told["purified"], len(told["groups"])) == ("phq9_1", "large", True, 2)
 
 
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
