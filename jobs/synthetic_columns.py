@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from expectations.codebook import Codebook
-from expectations.codebook_parts import Cohort
+from expectations.codebook_parts import Cohort, Covariate
 from model.cells import Integers, join_rare
 from model.numbers import Floats, Histogram, count_decimals, make_histogram
 
@@ -45,11 +45,12 @@ def read_columns(book: Codebook, people: pa.Table) -> dict[str, Column]:
 
 
 def _read_columns(book: Codebook, people: pa.Table) -> Iterator[tuple[str, Column]]:
-    for name in dict.fromkeys(part.column for part in (*book.covariates, *book.cohorts)):
+    parts: tuple[Covariate | Cohort, ...] = (*book.covariates, *book.cohorts)
+    for name in dict.fromkeys(part.column for part in parts):
         covariates = [part for part in book.covariates if part.column == name]
         cuts = [part for part in book.cohorts if part.column == name and part.breaks]
         if cuts or any(part.is_number for part in covariates):
-            missing = {float(code) for part in (*covariates, *cuts) for code in part.missing}
+            missing = {float(code) for part in parts if part.column == name for code in part.missing}
             breaks = sorted({low for part in cuts for low in part.breaks or ()})
             yield name, cut_numbers(people[name].to_numpy(), breaks, missing)
         else:
@@ -59,7 +60,7 @@ def _read_columns(book: Codebook, people: pa.Table) -> Iterator[tuple[str, Colum
 def read_codes(values: pa.ChunkedArray) -> Column:
     """A column of codes: those of few people become no value, or the commonest where everybody has one."""
     texts = [write_code(value) for value in values.to_pylist()]
-    levels: list[str | None] = sorted({text for text in texts if text is not None})
+    levels = sorted({text for text in texts if text is not None})
     codes = np.array([len(levels) if text is None else levels.index(text) for text in texts], dtype=np.int64)
     empty = len(levels) if None in texts else None
     return Column(join_rare(codes, empty), (*levels, None))
