@@ -14,6 +14,7 @@ import torch
 from benchmarks.privacy_dif import measure_dif
 from benchmarks.privacy_epsilon import measure_epsilon
 from benchmarks.privacy_planted import find_planted
+from benchmarks.privacy_synthetic import measure_synthetic
 
 DIF_SURVEYS, DIF_SEED = 200, 1
 
@@ -40,6 +41,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "dif": lambda: measure_dif(DIF_SURVEYS, DIF_SEED),
     "epsilon": bound_epsilon,
     "planted": look_for_planted,
+    "synthetic": measure_synthetic,
 }
 
 
