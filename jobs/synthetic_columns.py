@@ -3,6 +3,7 @@
 Whatever fewer than SMALLEST people have is never a level. Shapes: N people, D drawn ones.
 """
 
+import math
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
@@ -52,7 +53,9 @@ def _read_columns(book: Codebook, people: pa.Table) -> Iterator[tuple[str, Colum
         if cuts or any(part.is_number for part in covariates):
             missing = {float(code) for part in parts if part.column == name for code in part.missing}
             breaks = sorted({low for part in cuts for low in part.breaks or ()})
-            yield name, cut_numbers(people[name].to_numpy(), breaks, missing)
+            low = max((part.min for part in covariates if part.min is not None), default=-math.inf)
+            high = min((part.max for part in covariates if part.max is not None), default=math.inf)
+            yield name, cut_numbers(people[name].to_numpy(), breaks, missing, (low, high))
         else:
             yield name, read_codes(people[name])
 
@@ -71,8 +74,16 @@ def write_code(value: str | float | None) -> str | None:
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else None if value is None else str(value)
 
 
-def cut_numbers(values: Floats, breaks: list[float], missing: Set[float] = frozenset()) -> Column:
-    """Numbers (N, NaN = none) in groups that begin at `breaks`, or in eighths; missing codes, and none, stand apart."""
+def cut_numbers(
+    values: Floats,
+    breaks: list[float],
+    missing: Set[float] = frozenset(),
+    span: tuple[float, float] = (-math.inf, math.inf),
+) -> Column:
+    """Numbers (N, NaN = none) in groups that begin at `breaks`, or in eighths; missing codes, and none, stand apart.
+
+    `span` has the least and the largest number that the codebook allows.
+    """
     known = ~np.isnan(values) & ~np.isin(values, sorted(missing))
     if not breaks and known.any():
         breaks = sorted(set(np.quantile(values[known], np.arange(1, GROUPS) / GROUPS)))
@@ -80,7 +91,7 @@ def cut_numbers(values: Floats, breaks: list[float], missing: Set[float] = froze
     codes = np.searchsorted(breaks, values, side="right")
     codes[np.isnan(values)] = len(breaks) + 1
     levels: list[Level] = [
-        make_histogram(values[known & (codes == group)], decimals) if (known & (codes == group)).any() else None
+        make_histogram(values[known & (codes == group)], decimals, span) if (known & (codes == group)).any() else None
         for group in range(len(breaks) + 1)
     ]
     levels.append(None)

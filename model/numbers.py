@@ -5,6 +5,7 @@ uniform between the bins' edges. The outermost bins are centred on their people'
 the largest number is told. Shapes: N people, D drawn ones.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,21 +21,25 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bins from `low` to `high`, the same where it is one number, with their people; rounded to `decimals`."""
+    """Bins from `low` to `high`, the same where it is one number, with their people; rounded to `decimals`.
+
+    What is drawn lies within `span`.
+    """
 
     low: Floats
     high: Floats
     people: npt.NDArray[np.int64]
     decimals: int
+    span: tuple[float, float] = (-math.inf, math.inf)
 
     def draw(self, count: int, random: np.random.Generator) -> Floats:
         which = random.choice(len(self.people), count, p=self.people / self.people.sum())
         drawn = self.low[which] + (self.high - self.low)[which] * random.random(count)
-        return np.asarray(drawn.round(self.decimals))
+        return np.clip(drawn.round(self.decimals), *self.span)
 
 
-def make_histogram(values: Floats, decimals: int) -> Histogram:
-    """Of known numbers (N), one at least."""
+def make_histogram(values: Floats, decimals: int, span: tuple[float, float] = (-math.inf, math.inf)) -> Histogram:
+    """Of known numbers (N), one at least; `span` has the least and the largest that there may be."""
     numbers, counts = np.unique(values, return_counts=True)
     shared = counts >= SMALLEST
     low, high, people = [numbers[shared]], [numbers[shared]], [counts[shared]]
@@ -47,7 +52,7 @@ def make_histogram(values: Floats, decimals: int) -> Histogram:
         edges = np.concatenate([outer[0], inner, outer[1]])
         low, high = [*low, edges[:-1]], [*high, edges[1:]]
         people.append(np.array([len(one) for one in bins]))
-    return Histogram(np.concatenate(low), np.concatenate(high), np.concatenate(people), decimals)
+    return Histogram(np.concatenate(low), np.concatenate(high), np.concatenate(people), decimals, span)
 
 
 def count_decimals(values: Floats) -> int:
