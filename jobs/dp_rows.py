@@ -86,9 +86,12 @@ class Cell:
         """The people whom the proportion is, of all of the cell: those without an answer are as the others."""
         if self.drowns():
             return self._withhold("total")
-        everybody, (p, noise_se) = max(sum(self.intervals), self.weight), self._share(outcome)
-        of_weights = self.sd["intervals"] * math.sqrt(len(self.intervals))
-        total, noise = p * everybody, math.hypot(noise_se * everybody, p * of_weights)
+        everybody, (p, _) = max(sum(self.intervals), self.weight), self._share(outcome)
+        inside, outside = self._count_intervals(outcome)
+        # Of p E / W by each interval, W of those who answered, E with the others: their noise is one and the same.
+        beside = p * (1 - everybody / self.weight)
+        parts = inside * (everybody / self.weight + beside) ** 2 + outside * beside**2 + p**2
+        total, noise = p * everybody, self.sd["intervals"] * math.sqrt(parts)
         se = math.hypot(noise, everybody * math.sqrt(self.deff * p * (1 - p) / self.n))
         if total <= 0:
             return self._withhold("total")
@@ -118,9 +121,15 @@ class Cell:
         answered = self.intervals[:-1]
         inside = answered[first:] if outcome.side == ">=" else answered[:first]
         p = min(max(sum(inside) / self.weight, 0.0), 1.0)
-        outside = len(answered) - len(inside)
-        variance = ((1 - p) ** 2 * len(inside) + p**2 * outside) * self.sd["intervals"] ** 2
+        number, outside = self._count_intervals(outcome)
+        variance = ((1 - p) ** 2 * number + p**2 * outside) * self.sd["intervals"] ** 2
         return p, math.sqrt(variance) / self.weight
+
+    def _count_intervals(self, outcome: Outcome) -> tuple[int, int]:
+        """How many intervals of the total have the outcome, and how many do not."""
+        below = self.question.cuts.index(start_interval(outcome)) + 1
+        above = len(self.intervals) - 1 - below
+        return (above, below) if outcome.side == ">=" else (below, above)
 
     def _tell(
         self,

@@ -188,8 +188,10 @@ def hide_names(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest without names that follow from people's answers, where its release is differentially private."""
     if name_mechanism(manifest) != DP:
         return manifest
-    unnamed = {"model_version": None, "series": None}
-    return {**manifest, "model": {**manifest["model"], **unnamed}, "release": {**manifest["release"], "digest": None}}
+    unnamed, stages = {"model_version": None, "series": None}, manifest["stages"]
+    trained = {**stages["train"], "details": {**stages["train"]["details"], **unnamed}}
+    hidden = {"model": {**manifest["model"], **unnamed}, "stages": {**stages, "train": trained}}
+    return {**manifest, **hidden, "release": {**manifest["release"], "digest": None}}
 
 
 def _write_public_manifest(lake: Lake, manifest: Mapping[str, Any]) -> None:
