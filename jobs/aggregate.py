@@ -88,6 +88,7 @@ def run(job: Job) -> StageRecord:
         written |= {
             "cohorts": write.rows(public, estimates_columns(job.book, False), "public"),
             "quality": write.records(withhold_quality(), quality_columns(), "quality"),
+            "distributions": write.records([], distributions_columns(job.book), "distributions"),
         }
     elif decision.public:
         profile = PROFILES[job.book.disclosure.profile]

@@ -52,7 +52,7 @@ def test_the_second_release_is_not_made_where_the_budget_has_one(
     manifest = read_manifest(root, SECOND)
     assert manifest["release"]["privacy"]["epsilon"] == "2.0"
     assert manifest["stages"]["aggregate"]["tables"].keys() == {
-        *("cohort_sums", "cohorts_internal", "cohorts", "quality"),
+        *("cohort_sums", "cohorts_internal", "cohorts", "quality", "distributions"),
     }
     cohorts = [dict(zip(columns(root, "cohorts"), row, strict=True)) for row in read_view(root, "public", "cohorts")]
     told = {row["outcome"] for row in cohorts if row["estimate"] is not None}
