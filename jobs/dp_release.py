@@ -1,9 +1,12 @@
 """A night's differentially private release: its sums, their noise, and the rows that follow."""
 
+import pyarrow.parquet as pq
+
 from expectations.codebook_parts import DifferentialPrivacy
+from jobs.domain_sums import find_largest
 from jobs.dp_noise import add_noise, measure_cost, plan_noise
 from jobs.dp_rows import NOT_PRIVATE, make_rows
-from jobs.dp_sums import add_up, find_largest_weight, list_cells, list_questions
+from jobs.dp_sums import add_up, list_cells, list_questions
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.kinds import leave_out
@@ -20,7 +23,9 @@ def draw_release(job: Job, chosen: DifferentialPrivacy) -> list[CohortRow]:
     book, files, scratch = job.book, job.night.paths("preprocess", "features"), job.night.scratch("dp")
     outcomes = book.parsed_outcomes()
     questions = list_questions(outcomes)
-    largest = find_largest_weight(files, scratch) if chosen.weights == "public" else float(chosen.weights)
+    footers = [pq.read_metadata(file) for file in files]
+    known = find_largest(files, footers, "weight") or 1.0  # nobody may be there
+    largest = known if chosen.weights == "public" else float(chosen.weights)
     plan = plan_noise(chosen.epsilon * JUST_BELOW, book.breakdowns, questions)
     cost = measure_cost(plan)
     if cost > chosen.epsilon:

@@ -40,9 +40,8 @@ def make_rows(
 
     `largest` is the weight that UNITS stand for.
     """
-    made = []
+    made, cell = [], Cell(sums, noise, largest, deff)
     for outcome in outcomes:
-        cell = Cell(sums, noise, largest, deff)
         figures = cell.estimate_mean() if outcome.kind == "mean" else cell.estimate_proportion(outcome)
         made.append(CohortRow(sums.breakdown, sums.cell, outcome.name, figures, "shown"))
         if outcome.kind == "proportion":
@@ -117,12 +116,11 @@ class Cell:
 
     def _share(self, outcome: Outcome) -> tuple[float, float]:
         """The share of those with the outcome, 0 to 1, and what the noise is expected to add to its standard error."""
-        first = self.question.cuts.index(start_interval(outcome)) + 1
+        inside, outside = self._count_intervals(outcome)
         answered = self.intervals[:-1]
-        inside = answered[first:] if outcome.side == ">=" else answered[:first]
-        p = min(max(sum(inside) / self.weight, 0.0), 1.0)
-        number, outside = self._count_intervals(outcome)
-        variance = ((1 - p) ** 2 * number + p**2 * outside) * self.sd["intervals"] ** 2
+        p = sum(answered[outside:] if outcome.side == ">=" else answered[:inside]) / self.weight
+        p = min(max(p, 0.0), 1.0)
+        variance = ((1 - p) ** 2 * inside + p**2 * outside) * self.sd["intervals"] ** 2
         return p, math.sqrt(variance) / self.weight
 
     def _count_intervals(self, outcome: Outcome) -> tuple[int, int]:

@@ -100,15 +100,6 @@ def add_up(
     return found
 
 
-def find_largest_weight(files: Sequence[Path], scratch: Path) -> float:
-    """Of weights that are public: everybody knows it."""
-    with connect_duckdb(scratch) as connection:
-        listed = [str(file) for file in files]
-        row = connection.execute("SELECT max(weight) FROM read_parquet(?, hive_partitioning = false)", [listed])
-        found = row.fetchone()
-    return float(found[0]) if found and found[0] else 1.0
-
-
 def _add_up_cells(
     connection: duckdb.DuckDBPyConnection, breakdown: Breakdown, cells: Sequence[tuple[str, ...]], question: Question
 ) -> Iterator[CellSums]:
@@ -127,10 +118,9 @@ def _add_up_cells(
     grouped = f" GROUP BY {names}" if names else ""
     chosen = ", ".join([*([names] if names else []), *sums])
     rows = connection.execute(f"SELECT {chosen} FROM people{grouped}").fetchall()
-    depth, found = len(breakdown), {tuple(row[: len(breakdown)]): row[len(breakdown) :] for row in rows}
+    found = {tuple(row[: len(breakdown)]): row[len(breakdown) :] for row in rows}
     for cell in cells:
         n, *rest = (int(value or 0) for value in found.get(cell, [0] * len(sums)))
         intervals = tuple(rest[: len(question.cuts) + 2])
         total, square = rest[len(intervals) :] if question.has_mean else (None, None)
-        assert len(cell) == depth
         yield CellSums(breakdown, cell, question, n, intervals, total, square)

@@ -25,7 +25,7 @@ from jobs.withdrawn import read_withdrawn
 from model.spec import PERSON
 
 FILE, SHEET = "people.parquet", "extract.json"
-WEIGHT, ROWS = "weight", "rows"
+WEIGHT = "weight"
 # How many classes of weight there are, and how wide a trait's step is, in standard deviations of the reference.
 LADDER = ((32, 0.25), (16, 0.5), (8, 0.5), (8, 1.0), (4, 1.0), (2, 2.0), (1, 2.0))
 NOT_IN_IT = "pseudonyms, answers, dates, strata and PSUs: standard errors cannot be made of it"

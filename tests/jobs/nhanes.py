@@ -8,6 +8,8 @@ import pandas as pd
 import pyreadstat
 import pytest
 
+from benchmarks.nhanes_figures import DOMAINS as BREAKDOWNS
+
 ROOT = Path(__file__).parents[2]
 SHARED = (ROOT / os.environ.get("MINDCENSUS_SHARED", "../shared")).resolve()
 DATA = SHARED / "data" / "nhanes_2017_2018"
@@ -21,18 +23,6 @@ needs_nhanes = pytest.mark.skipif(
 ITEMS = [f"DPQ0{i}0" for i in range(1, 10)]
 RACES = {1: "mexican_american", 2: "other_hispanic", 3: "nh_white", 4: "nh_black", 6: "nh_asian", 7: "other_multi"}
 EDUCATION = {1: "lt_9th", 2: "9_11th", 3: "hs_ged", 4: "some_college", 5: "college_plus"}
-
-# The reference's names of domains, and the cohort columns that define them here.
-BREAKDOWNS = {
-    "all_adults_18plus": (),
-    "all_adults_20plus": ("adult20",),
-    "sex": ("sex",),
-    "age_band": ("age_band",),
-    "sex:age_band": ("sex", "age_band"),
-    "race": ("race",),
-    "educ": ("educ",),
-    "pir_band": ("pir_band",),
-}
 
 
 def read_people() -> pd.DataFrame:
