@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.privacy_dif import measure_dif
 from benchmarks.privacy_epsilon import measure_epsilon
+from benchmarks.privacy_membership import measure_nhanes
 from benchmarks.privacy_planted import find_planted
 from benchmarks.privacy_synthetic import measure_synthetic
 
@@ -40,6 +41,7 @@ def look_for_planted() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "dif": lambda: measure_dif(DIF_SURVEYS, DIF_SEED),
     "epsilon": bound_epsilon,
+    "membership": measure_nhanes,
     "planted": look_for_planted,
     "synthetic": measure_synthetic,
 }

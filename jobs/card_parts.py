@@ -14,6 +14,7 @@ from model.calibration import Band, Calibration
 from model.describe import ItemParameters, TraitCurves
 from model.differential import ItemFinding
 from model.group_costs import FEWEST_PEOPLE, GroupCost
+from model.membership import Attack
 from model.reliability import DataSummary, Reliability
 from model.spec import FeatureSpec
 
@@ -31,6 +32,7 @@ class Measurements:
     version: str
     report: Mapping[str, Any]
     gate: Mapping[str, Any]
+    membership: Attack | None
     residuals: int
     data: DataSummary
     costs: list[GroupCost]

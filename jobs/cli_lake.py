@@ -39,6 +39,9 @@ def add_lake_commands(commands: Any, lake: argparse.ArgumentParser) -> None:
     drill = commands.add_parser("drill", parents=[lake], help="restore a back-up to a scratch folder, and check it")
     drill.add_argument("--backup", type=Path, required=True, metavar="DIR", help="the back-up of the lake's folder")
     drill.set_defaults(run=run_drill)
+    told = "attack models trained like a published night's, and write into its card what they give away of people"
+    membership = commands.add_parser("measure-membership", parents=[dated], help=told)
+    membership.set_defaults(run=run_membership)
     doctor = commands.add_parser("doctor", help="check that this machine has what a night needs")
     doctor.add_argument("--lake", type=Path, metavar="DIR")
     doctor.set_defaults(run=run_doctor)
@@ -116,6 +119,19 @@ def run_drill(arguments: argparse.Namespace) -> int:
 
     restored = run_drill(arguments.backup, Lake(arguments.lake))
     structlog.get_logger().info("restored", backup=str(arguments.backup), **asdict(restored))
+    return DONE
+
+
+def run_membership(arguments: argparse.Namespace) -> int:
+    from jobs.explain import read_published
+    from jobs.membership import measure_membership
+    from jobs.progress import watch_progress
+
+    lake = Lake(arguments.lake)
+    log = structlog.get_logger().bind(run_date=str(arguments.run_date))
+    with watch_progress(log):
+        found = measure_membership(lake, read_published(lake, arguments.run_date))
+    log.info("membership measured", **asdict(found))
     return DONE
 
 

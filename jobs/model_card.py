@@ -14,6 +14,7 @@ from jobs.card_covariates import show_covariates
 from jobs.card_fairness import show_fairness
 from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
+from jobs.card_membership import show_membership
 from jobs.card_parts import Measurements
 from jobs.card_quality import (
     show_calibration,
@@ -32,6 +33,7 @@ from model.design import Design
 from model.differential import ItemFinding, examine_items
 from model.group_costs import cost_groups
 from model.inputs import People, read_held_out_labels, read_labels, read_sample, survey_inputs
+from model.membership import Attack
 from model.network import ProfileNetwork
 from model.registry import Model
 from model.reliability import count_people, measure_reliability, summarise_data
@@ -41,6 +43,7 @@ from model.validation import design_cells
 MOST_PEOPLE = 20_000  # more do not change two decimals
 MOST_EXAMINED = 10_000  # for items that differ between cohorts: enough to be sure of a difference that matters
 DESIGN = ("stratum", "psu")
+MEMBERSHIP = "membership.json"  # beside the card, where jobs/membership.py has measured it
 SECTIONS = (
     show_glance,
     show_limits,
@@ -50,6 +53,7 @@ SECTIONS = (
     show_reliability,
     show_calibration,
     show_gate,
+    show_membership,
     show_items,
     show_curves,
     show_correlations,
@@ -65,9 +69,10 @@ def write_card(
     bytes.
 
     `features_paths` are those that the model was trained on, `gate` holds the reasons against it and the measures
-    behind them, or nothing where it was not judged. Raises ModelError for features that do not fit.
+    behind them, or nothing where it was not judged. What MEMBERSHIP in the folder says is shown. Raises ModelError for
+    features that do not fit.
     """
-    measured = measure_model(model, book, features_paths, gate)
+    measured = measure_model(model, book, features_paths, gate, read_membership(folder))
     sections = [section for show in SECTIONS if (section := show(measured)) is not None]
     for name in ("card.md", "card.html"):
         page = render_page(f"{name}.j2", book=book, model_version=model.model_version, sections=sections)
@@ -86,8 +91,14 @@ def tell_fairness(measured: Measurements) -> str:
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
 
+def read_membership(folder: Path) -> Attack | None:
+    """What was measured of the folder's model; None where nobody has asked."""
+    file = folder / MEMBERSHIP
+    return Attack(**json.loads(file.read_text())) if file.exists() else None
+
+
 def measure_model(
-    model: Model, book: Codebook, features_paths: Sequence[Path], gate: Mapping[str, Any]
+    model: Model, book: Codebook, features_paths: Sequence[Path], gate: Mapping[str, Any], membership: Attack | None
 ) -> Measurements:
     paths, network, spec = sorted(features_paths), model.network, model.spec
     weight_column = model.report["settings"]["weight_column"]
@@ -103,6 +114,7 @@ def measure_model(
             version=model.model_version,
             report=model.report,
             gate=gate,
+            membership=membership,
             residuals=network.residuals,
             data=summarise_data(people, count_people(paths), spec),
             costs=cost_groups(network, inputs, held_out, design),

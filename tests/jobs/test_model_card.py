@@ -1,7 +1,7 @@
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from expectations.codebook import Codebook, read_codebook
 from jobs.card_fairness import show_fairness
 from jobs.card_parts import Measurements, Pictures, Table
-from jobs.model_card import DESIGN, find_differences, tell_fairness, write_card
+from jobs.model_card import DESIGN, MEMBERSHIP, find_differences, tell_fairness, write_card
 from jobs.model_spec import build_spec
 from model.inputs import read_labels, read_sample
+from model.membership import Attack
 from model.network import ProfileNetwork
 from model.norms import Norms
 from model.registry import Model
@@ -243,7 +244,7 @@ def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book,
     found = find_differences(model.network, people, labels)
     data = DataSummary(PEOPLE, PEOPLE, PEOPLE, {}, 1.0)
     measured = Measurements(
-        book, model.spec, "model-1", model.report, GATE, 0, data, [], [], [], [], [], np.eye(2), found
+        book, model.spec, "model-1", model.report, GATE, None, 0, data, [], [], [], [], [], np.eye(2), found
     )
     section = show_fairness(measured)
     rows = [row for block in section.blocks if isinstance(block, Table) for row in block.rows]
@@ -260,6 +261,15 @@ def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path)
     linked = replace(model, result=replace(model.result, report={**model.report, "link": link}))
     write_card(tmp_path, linked, book, features, {})
     assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()
+
+
+def test_membership_is_told_where_it_was_measured(card, features, model, book, tmp_path):
+    assert "Not measured: `mindcensus measure-membership`" in (card / "card.md").read_text()
+    found = Attack(65, 4964, 0.5012, 0.4901, 0.0111, 0.0144, 0.0123, 0.0136, 0.0102)
+    (tmp_path / MEMBERSHIP).write_text(json.dumps(asdict(found)))
+    write_card(tmp_path, model, book, features, GATE)
+    text = (tmp_path / "card.md").read_text()
+    assert "4,964 people" in text and "| Advantage | 0.0111 | 0.0144 |" in text and "| 1.23 % | 1.36 % |" in text
 
 
 def test_gate_is_told_in_words_and_figures(card, features, model, book, tmp_path):
