@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.likelihood import OPEN_EDGE, GradedItems, log_between
+from model.likelihood import GradedItems, log_between
 from model.network import Draws, Posterior, ProfileNetwork
 
 TOGETHER = 4  # items whose probabilities are multiplied before the logarithm
@@ -78,11 +78,8 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
     P(lower < Y <= upper) = sigmoid(above) sigmoid(below) (1 - exp(-(above + below))), see `log_between`: of a few items
     as a product, and only where that is too small for float32 item by item.
     """
-    known = (categories >= 0).T
-    lower, upper, log_gap = (part.T.contiguous() for part in items.gather_edges(categories))
-    # Not to answer has the probability 1.
-    lower, upper = lower.masked_fill_(~known, -OPEN_EDGE), upper.masked_fill_(~known, OPEN_EDGE)
-    log_gap = log_gap.masked_fill_(~known, 0.0)
+    lower, upper = (part.T.contiguous() for part in items.gather_edges(categories))
+    log_gap = torch.expm1(lower - upper).neg_().log_()
     total = torch.zeros(placed.thetas.shape[1:])
     rising, falling, both = lower.exp(), (-upper).exp(), (lower - upper).exp().add_(1.0)
     for group in (slice(start, start + TOGETHER) for start in range(0, len(lower), TOGETHER)):
@@ -104,7 +101,7 @@ def log_answers(items: GradedItems, placed: Placed, categories: Tensor) -> Tenso
             total += log_gap[group].sum(dim=0)
         if float(product.min()) < LEAST:
             spread = None if placed.spread is None else placed.spread[group]
-            edges = (part[group][:, None] for part in (lower, upper, log_gap))
+            edges = (part[group][:, None] for part in (lower, upper))
             location = torch.stack([placed.locate(item) for item in range(len(lower))[group]])
             exact = log_between(location, spread, *edges).sum(dim=0)
             if placed.spread is None:

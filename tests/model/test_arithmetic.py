@@ -16,6 +16,9 @@ from model.scoring import Scorer, score_file
 from tests.model.simulation import simulate
 
 BFLOAT16 = Arithmetic("cpu", "bfloat16")
+# Of a mean's standard error: so much of a shift leaves a 95 % interval covering 94.99 %. The rounding of a model's
+# weights moves everybody alike, by .007 standard errors of 9,000 people (root mean square over trainings of 8 seeds).
+SHIFT = 0.03
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +62,7 @@ def test_bfloat16_moves_profiles_by_little(trained):
         wanted, found = one[name].to_numpy(), other[name].to_numpy()
         assert not np.array_equal(wanted, found)
         assert np.corrcoef(wanted, found)[0, 1] > 0.9999
-        assert abs(float((found - wanted).mean())) < 0.01 * found.std() / np.sqrt(len(found))
+        assert abs(float((found - wanted).mean())) < SHIFT * found.std() / np.sqrt(len(found))
 
 
 def write_profiles(scorer, trained, folder, shift=0.0):

@@ -106,18 +106,22 @@ def test_structure_of_the_items():
         assert (np.diff(edges[position, : size + 1]) > 0).all()
 
 
-def test_gradients():
+@pytest.mark.parametrize("draws", [(), (3,)])
+@pytest.mark.parametrize("spread", ["none", "random"])
+def test_gradients(spread, draws):
     items = random_items()
-    theta = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    spread = torch.randn(5, 6, dtype=torch.float64).exp().requires_grad_()
+    theta = torch.randn(*draws, 5, 2, dtype=torch.float64, requires_grad=True)
+    widths = [torch.randn(*draws, 5, 6, dtype=torch.float64).exp().requires_grad_()] if spread == "random" else []
     categories = torch.tensor(random_categories(np.random.default_rng(2), 5))
     names, values = zip(*items.named_parameters(), strict=True)
 
-    def log_prob(theta, spread, *parameters):
+    def log_prob(theta, *others):
+        parameters = others[len(widths) :]
+        spread = others[0] if widths else None
         return torch.func.functional_call(items, dict(zip(names, parameters, strict=True)), (theta, spread))
 
     items.forward = lambda theta, spread: items.log_prob(items.locations(theta), spread, categories)
-    assert torch.autograd.gradcheck(log_prob, (theta, spread, *values))
+    assert torch.autograd.gradcheck(log_prob, (theta, *widths, *values))
 
 
 @pytest.mark.parametrize("width", [None, 0.02, 1.0, 50.0])
