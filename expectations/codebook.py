@@ -87,10 +87,6 @@ class Codebook(Part):
         low, high = (float(sum(item[end] for item in levels) * scale.multiply) for end in (0, -1))
         return low, high
 
-    def uses_psus(self) -> bool:
-        """Whether any variance is made of strata and PSUs: beside replicate weights those of traits alone are."""
-        return not self.design.replicates or any(outcome.latent for outcome in self.parsed_outcomes())
-
     def replicate_columns(self) -> tuple[str, ...]:
         return self.design.replicates.names if self.design.replicates else ()
 

@@ -142,8 +142,6 @@ def _find_wrong_outcomes(book: "Codebook") -> Iterator[str]:
         except ValueError as error:
             yield f"outcomes: {error}"
             continue
-        if outcome.latent and book.design.psu is None:
-            yield f"outcomes: {name} needs `stratum` and `psu` in `design`: replicate weights are not used for traits"
         if outcome.over:
             # What may be told of a ratio is judged by what may be told of its parts.
             for part in outcome.part_names():

@@ -86,9 +86,8 @@ class Replicates(Part):
 class Design(Part):
     """Weight, stratum and PSU columns; `nest` where PSU labels repeat between strata; R's word for a lonely PSU.
 
-    `replicates`, where there are any, give the variance of all figures but traits' means: beside them stratum and PSU
-    may be left out. `fpc` is a column with the population's PSUs of the stratum, or the share of them that was sampled
-    (up to 1).
+    `replicates`, where there are any, give the variance of all figures: beside them stratum and PSU may be left out.
+    `fpc` is a column with the population's PSUs of the stratum, or the share of them that was sampled (up to 1).
     """
 
     weight: Column

@@ -122,7 +122,7 @@ def build_summary_suite(book: Codebook) -> ExpectationSuite:
             severity=FailureSeverity.INFO,
         )
     ]
-    if book.uses_psus():
+    if not book.design.replicates:  # they make every variance
         lonely = FailureSeverity.CRITICAL if book.design.lonely_psu == "fail" else FailureSeverity.INFO
         expectations.append(
             gxe.ExpectColumnValuesToBeBetween(

@@ -185,8 +185,12 @@ def _estimate_traits(
 ) -> list[CohortRow]:
     """The means of traits that are outcomes; all traits are drawn together."""
     homes = {psu: stratum for stratum, psu in design}
-    sizes, lonely = count_psus(design, sampled), book.design.lonely_psu
-    rows = estimate_traits(imputed.sums, imputed.conditioning, homes, book.breakdowns, imputed.traits, sizes, lonely)
+    sizes, chosen = count_psus(design, sampled), book.design
+    replication = chosen.replicates.choose_scales() if chosen.replicates else None
+    rows = estimate_traits(
+        *(imputed.sums, imputed.conditioning, homes, book.breakdowns, imputed.traits, sizes),
+        *(chosen.lonely_psu, replication),
+    )
     return [row for row in rows if row.outcome in book.outcomes]
 
 

@@ -44,7 +44,7 @@ def check_design(book: Codebook, design: DataFrame) -> None:
     if book.design.fpc:
         rows = design.groupBy("stratum").agg(F.count(F.lit(1)), F.min("fpc"), F.max(HIGHEST)).collect()
         check_fpc(book.design.fpc, sorted(tuple(row) for row in rows))
-    if book.design.lonely_psu != "fail" or not book.uses_psus():
+    if book.design.lonely_psu != "fail" or book.design.replicates:
         return
     lonely = sorted(row["stratum"] for row in design.groupBy("stratum").count().where("count < 2").collect())
     if lonely:

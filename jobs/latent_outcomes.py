@@ -12,10 +12,13 @@ from pyspark import SparkContext
 
 from expectations.codebook import Codebook
 from expectations.errors import ContractBroken
+from jobs.domain_sums import find_largest
 from jobs.plausible_sums import Breakdown, Plan, PlausibleSums, add_up, choose_steps
+from jobs.replicate_sums import WEIGHTS
+from jobs.replicated_traits import choose_grids
 from model.conditioning import Conditioning, condition_on
 from model.errors import ModelError
-from model.plausible import VALUES, EffectiveDraws, Imputer, choose_people, find_regression
+from model.plausible import FARTHEST, VALUES, EffectiveDraws, Imputer, choose_people, find_regression
 from model.registry import load_model
 from model.rewriting import Piece, read_people
 from model.spec import PERSON, FeatureSpec
@@ -51,7 +54,11 @@ def impute_traits(
     conditioning = condition_on(breakdowns, levels, psus, chosen["weight"].to_numpy())
     regression = find_regression(network, conditioning, chosen)
     imputer = Imputer(conditioning, regression.draw(VALUES))
-    plan = Plan(imputer, breakdowns, str(model), choose_steps(largest, people, VALUES))
+    grids = None
+    if book.design.replicates:
+        replicate = find_largest(features, [pq.read_metadata(path) for path in features], WEIGHTS)
+        grids = choose_grids(max(largest, replicate), people, FARTHEST)
+    plan = Plan(imputer, breakdowns, str(model), choose_steps(largest, people, VALUES), grids)
     sums = add_up(spark, features, plan)
     details = {
         "values": VALUES,

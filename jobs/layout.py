@@ -1,13 +1,19 @@
 """How person tables lie in Parquet: sorted by pseudonym, cut by the pseudonym's first digits, equal row groups."""
 
 import math
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.tables import ColumnSpec, select_columns
+from jobs.tables import ColumnSpec, arrow_schema, select_columns
+from model.batches import gather_rows
 
 ROWS_PER_FILE = 1_000_000
 ROWS_PER_GROUP = 131_072
@@ -17,7 +23,7 @@ def write_people(frame: DataFrame, columns: Sequence[ColumnSpec], rows: int, fol
     """Writes one row a person; the same rows give the same files, whatever the number of cores."""
     files = max(1, math.ceil(rows / ROWS_PER_FILE))
     placed = cut_by_person(select_columns(frame, columns), files).sortWithinPartitions("person_id")
-    return write_parquet(placed, folder)
+    return write_parquet(placed, columns, folder)
 
 
 def cut_by_person(frame: DataFrame, parts: int) -> DataFrame:
@@ -33,11 +39,25 @@ def cut_by_person(frame: DataFrame, parts: int) -> DataFrame:
 def write_sorted(frame: DataFrame, columns: Sequence[ColumnSpec], folder: Path) -> list[Path]:
     """Writes a small table as one sorted file."""
     chosen = select_columns(frame, columns)
-    return write_parquet(chosen.repartition(1).sortWithinPartitions(*chosen.columns), folder)
+    return write_parquet(chosen.repartition(1).sortWithinPartitions(*chosen.columns), columns, folder)
 
 
-def write_parquet(frame: DataFrame, folder: Path) -> list[Path]:
-    """Writes the frame as it is cut and sorted; returns its files in partition order."""
-    options = {"parquet.block.row.count.limit": str(ROWS_PER_GROUP), "compression": "zstd"}
-    frame.write.mode("overwrite").options(**options).parquet(str(folder))
-    return sorted(folder.glob("part-*.parquet"))
+def write_parquet(frame: DataFrame, columns: Sequence[ColumnSpec], folder: Path) -> list[Path]:
+    """Writes the frame as it is cut and sorted; returns its files in partition order, of successful attempts alone.
+
+    By Arrow: the same rows give the same bytes. Java's writer lists a column's encodings in an order that hangs on
+    where the objects of the process happen to lie.
+    """
+    folder.mkdir(parents=True)
+    make = partial(_write_part, folder=folder, schema=arrow_schema(columns))
+    return sorted(Path(row["file"]) for row in frame.mapInArrow(make, "file string").collect())
+
+
+def _write_part(batches: Iterator[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    task = TaskContext.get()
+    assert task
+    file = folder / f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in gather_rows(batches, ROWS_PER_GROUP):
+            writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROWS_PER_GROUP)
+    yield pa.record_batch({"file": [str(file)]})

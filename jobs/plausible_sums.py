@@ -20,6 +20,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pyspark import SparkContext
 
+from jobs.replicate_sums import WEIGHTS
+from jobs.replicated_traits import TraitSums, add_replicates
 from jobs.work_items import Groups, deal_groups, load_scorer
 
 if TYPE_CHECKING:
@@ -38,12 +40,20 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Plan:
-    """What a worker needs; `steps` are the grids of weights times 1, a value, its square, and counts of values."""
+    """What a worker needs; `steps` are the grids of weights times 1, a value, its square, and counts of values.
+
+    `grids` are those of replicate weights, where the features have some.
+    """
 
     imputer: "Imputer"
     breakdowns: tuple[Breakdown, ...]
     model: str
     steps: tuple[float, float, float, float]
+    grids: tuple[float, float] | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return [*self.imputer.conditioning.columns, *([WEIGHTS] if self.grids else [])]
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,15 @@ class PlausibleSums:
     domains: tuple[Sums, ...]
     bins: tuple[Sums, ...]
     effective: Integers  # people by halves of an effective draw
+    replicated: TraitSums | None = None
 
     def add(self, other: "PlausibleSums") -> "PlausibleSums":
         domains, bins = (
             tuple(one.add(two) for one, two in zip(mine, theirs, strict=True))
             for mine, theirs in ((self.domains, other.domains), (self.bins, other.bins))
         )
-        return PlausibleSums(domains, bins, self.effective + other.effective)
+        replicated = self.replicated.add(other.replicated) if self.replicated and other.replicated else None
+        return PlausibleSums(domains, bins, self.effective + other.effective, replicated)
 
 
 def has_bins(breakdown: Breakdown) -> bool:
@@ -118,7 +130,7 @@ def add_groups(groups: Groups, plan: Plan) -> PlausibleSums:
     network = load_scorer(plan.model, EXACT).model.network
     pieces = [Piece(Path(path), numbers) for path, numbers in groups]
     total: PlausibleSums | None = None
-    for read in read_people(pieces, network.spec, [PERSON, *plan.imputer.conditioning.columns], ROWS_AT_ONCE):
+    for read in read_people(pieces, network.spec, [PERSON, *plan.columns], ROWS_AT_ONCE):
         people = read.filter(pc.greater(read["weight"], 0))
         drawn = plan.imputer.draw(network, people)
         effective = EffectiveDraws.of([drawn.effective]).counts
@@ -143,12 +155,13 @@ def add_people(people: pa.Table, drawn: "PlausibleValues", plan: Plan, effective
     measured = np.concatenate(columns, axis=1)
     counted = count_bins(drawn.values) * _round(weight, on_count)[:, None]
     domains, bins = [], []
-    for breakdown in plan.breakdowns:
-        cell = find_cells(conditioning, breakdown, terms.effects)
+    cells = [find_cells(conditioning, breakdown, terms.effects) for breakdown in plan.breakdowns]
+    for breakdown, cell in zip(plan.breakdowns, cells, strict=True):
         domains.append(_sum_by(np.where(cell < 0, -1, cell * len(conditioning.psus) + terms.psu), measured))
         if has_bins(breakdown):
             bins.append(_sum_by(cell, counted))
-    return PlausibleSums(tuple(domains), tuple(bins), effective)
+    replicated = add_replicates(people, drawn.values, cells, plan.grids) if plan.grids else None
+    return PlausibleSums(tuple(domains), tuple(bins), effective, replicated)
 
 
 def _round(values: Floats, step: float) -> Floats:

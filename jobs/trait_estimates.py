@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from expectations.replication import Replication
 from jobs.imputation import combine
 from jobs.plausible_sums import Breakdown, PlausibleSums, Sums, name_cell
 from jobs.presentation import judge_mean, t_interval
@@ -28,12 +29,16 @@ def estimate_traits(
     traits: Sequence[str],
     design_sizes: Mapping[str, int],
     lonely_psu: LonelyPsu = "fail",
+    replication: Replication | None = None,
 ) -> list[CohortRow]:
-    """`<trait>_mean` for every cell that has people; `strata` gives each PSU's, `design_sizes` PSUs of each stratum."""
+    """`<trait>_mean` for every cell that has people; `strata` gives each PSU's, `design_sizes` PSUs of each stratum.
+
+    Of sums with replicate weights the variance is theirs, by how they were made (`replication`).
+    """
     names = np.array(conditioning.psus)
     homes = np.array([strata[psu] for psu in conditioning.psus])
     rows = []
-    for breakdown, found in zip(breakdowns, sums.domains, strict=True):
+    for place, (breakdown, found) in enumerate(zip(breakdowns, sums.domains, strict=True)):
         cells, psus = np.divmod(found.keys, len(names))
         for cell in np.unique(cells):
             inside = cells == cell
@@ -41,6 +46,9 @@ def estimate_traits(
             levels = name_cell(conditioning, breakdown, int(cell))
             for number, trait in enumerate(traits):
                 values = split_values(domain, homes[psus[inside]], names[psus[inside]], len(traits), number)
+                if sums.replicated and replication:
+                    parts = sums.replicated.split((place, int(cell)), len(traits), number, replication)
+                    values = [replace(one, replicates=part) for one, part in zip(values, parts, strict=True)]
                 figures = combine_values([estimate_domain(v, design_sizes, "mean", lonely_psu) for v in values])
                 rows.append(CohortRow(breakdown, levels, trait + MEAN, figures))
     return rows

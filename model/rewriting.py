@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from model.batches import gather_rows
 from model.errors import ModelError
 from model.inputs import open_parquet
 from model.spec import FeatureSpec
@@ -61,7 +62,7 @@ def read_people(
 
     Raises ModelError for columns that do not fit, naming the file.
     """
-    return _gather(_read(pieces, spec, others), rows)
+    return gather_rows(_read(pieces, spec, others), rows)
 
 
 def _read(pieces: Sequence[Piece], spec: FeatureSpec | None, others: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -74,18 +75,3 @@ def _read(pieces: Sequence[Piece], spec: FeatureSpec | None, others: Sequence[st
                 raise ModelError(f"{piece.path.name} has no columns {', '.join(missing)}: make the features again.")
             groups = range(file.num_row_groups) if piece.row_groups is None else piece.row_groups
             yield from file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=columns, use_threads=False)
-
-
-def _gather(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    """Tables of `rows` rows, the last one fewer; their parts may come from several files."""
-    waiting: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        waiting.append(batch)
-        count += batch.num_rows
-        while count >= rows:
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, rows)
-            waiting, count = table.slice(rows).to_batches(), count - rows
-    if count:
-        yield pa.Table.from_batches(waiting)

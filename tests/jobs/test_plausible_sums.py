@@ -5,13 +5,17 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.plausible import COHORTS, PSUS, STRATA, estimate_contrast, make_network, simulate_survey
+from expectations.replication import Replication
 from jobs.distributions import TOO_FEW, describe_distributions
 from jobs.imputation import combine
 from jobs.plausible_sums import EDGES, Plan, add_people, choose_steps, count_bins
+from jobs.replicate_sums import WEIGHTS
+from jobs.replicated_traits import STEP, choose_grids
+from jobs.replicates import estimate_replicated
 from jobs.survey import CohortRow
 from jobs.trait_estimates import estimate_traits
 from model.conditioning import condition_on
-from model.plausible import VALUES, EffectiveDraws, Imputer, find_regression
+from model.plausible import FARTHEST, VALUES, EffectiveDraws, Imputer, find_regression
 
 BREAKDOWNS = ((), ("cohort",), ("cohort", "half"))
 
@@ -77,6 +81,53 @@ def test_neither_order_nor_partitions_change_a_digit(made, sums):
         np.testing.assert_array_equal(mine.keys, theirs.keys)
         np.testing.assert_array_equal(mine.rows, theirs.rows)
     np.testing.assert_array_equal(sums.effective, other.effective)
+
+
+@pytest.fixture(scope="module")
+def replicated(made):
+    """The same survey with thirty replicate weights instead of PSUs; nine orders of magnitude lie between weights."""
+    survey, people, plan, network = made
+    rng = np.random.default_rng(4)
+    weights = survey.weights * np.where(np.arange(len(people)) < 9, 1e-9, 1.0)
+    replicates = weights[:, None] * rng.poisson(1.0, (len(people), 30))
+    column = pa.array(list(replicates), pa.list_(pa.float64()))
+    people = people.set_column(people.column_names.index("weight"), "weight", pa.array(weights))
+    people = people.append_column(WEIGHTS, column)
+    grids = choose_grids(float(replicates.max()), len(people), FARTHEST)
+    return (survey, people, replace(plan, grids=grids), network), np.column_stack([weights, replicates])
+
+
+def test_by_replicate_weights_each_value_is_estimated_with_each(replicated):
+    made, weights = replicated
+    _, people, plan, network = made
+    replication = Replication(1 / 30, np.ones(30))
+    sums = add_parts(made, np.arange(len(people)), [700])
+    rows = estimate_traits(
+        *(sums, plan.imputer.conditioning, dict.fromkeys(plan.imputer.conditioning.psus, "one"), BREAKDOWNS),
+        *(["trait"], {"one": 1}, "fail", replication),
+    )
+    values = plan.imputer.draw(network, people).values[:, :, 0].astype(np.float64)
+    cohort = np.array(people["cohort"].to_pylist())
+    for name in COHORTS:
+        inside = cohort == name
+        means = (weights[inside].T @ values[inside]) / weights[inside].sum(axis=0)[:, None]
+        found = [estimate_replicated(mean, replication) for mean in means.T]
+        expected = combine([one for one, _ in found], [se**2 for _, se in found], 29)
+        ours = next(row.figures for row in rows if row.cell == (name,))
+        # Values are taken on a grid: its half step bounds what a mean can move.
+        assert ours.estimate == pytest.approx(expected.estimate, abs=STEP / 2)
+        assert ours.se == pytest.approx(expected.se, rel=2e-3)
+        assert ours.df == int(expected.df)
+
+
+def test_order_changes_no_digit_of_replicate_sums(replicated):
+    made, _ = replicated
+    order = np.random.default_rng(3).permutation(len(made[1]))
+    one, other = add_parts(made, np.arange(len(order)), []).replicated, add_parts(made, order, [400, 401]).replicated
+    assert one.values.keys() == other.values.keys() and len(one.values) == 1 + 2 + 4
+    for key in one.values:
+        np.testing.assert_array_equal(one.weights[key], other.weights[key])
+        np.testing.assert_array_equal(one.values[key], other.values[key])
 
 
 def test_bins_are_open_at_both_ends_and_closed_below():

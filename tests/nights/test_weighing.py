@@ -23,7 +23,6 @@ from tests.nights.small_night import (
 )
 
 REPLICATES = "replicates: {method: bootstrap, columns: [rep01-rep02]}"
-TRAITS = ", distress_mean, sleeplessness_mean]"
 MARGINS = """
 margins:
   counts:
@@ -128,7 +127,7 @@ def test_replicates_alone_make_a_design_and_are_raked_one_by_one(tmp_path: Path,
     rows = [[*row, *(row[weight] * draw.uniform(0.5, 1.5, 2)).round(6)] for row in simulate_rows(1, FIRST)]
     lines = [",".join(map(str, row)) for row in [[*COLUMNS, "rep01", "rep02"], *rows]]
     (tmp_path / "people.csv").write_text("\n".join(lines) + "\n")
-    content = CODEBOOK.replace("stratum: stratum, psu: psu, nest: true", REPLICATES).replace(TRAITS, "]")
+    content = CODEBOOK.replace("stratum: stratum, psu: psu, nest: true", REPLICATES)
     book = write_codebook(tmp_path, content + MARGINS.format(women=250_000, low=0.3, high=4))
     options = ["--lake", tmp_path / "lake", "--run-date", FIRST, "--codebook", book]
     for stage in (["validate", *options, "--extract", tmp_path / "people.csv"], ["preprocess", *options]):
