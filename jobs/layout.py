@@ -49,8 +49,13 @@ def write_parquet(frame: DataFrame, columns: Sequence[ColumnSpec], folder: Path)
     where the objects of the process happen to lie.
     """
     folder.mkdir(parents=True)
-    make = partial(_write_part, folder=folder, schema=arrow_schema(columns))
-    return sorted(Path(row["file"]) for row in frame.mapInArrow(make, "file string").collect())
+    schema = arrow_schema(columns)
+    make = partial(_write_part, folder=folder, schema=schema)
+    files = sorted(Path(row["file"]) for row in frame.mapInArrow(make, "file string").collect())
+    if not files:  # where Spark sees that there is no row, it makes no task
+        files = [folder / "part-000000-empty.parquet"]
+        pq.write_table(schema.empty_table(), files[0], compression="zstd")
+    return files
 
 
 def _write_part(batches: Iterator[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
