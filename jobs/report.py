@@ -18,6 +18,7 @@ from markupsafe import Markup
 from expectations.codebook import Codebook
 from jobs.charts import VEGA_LITE
 from jobs.downloads import make_downloads
+from jobs.early_warning import warn_early
 from jobs.errors import StageError
 from jobs.findings import Row, find_findings
 from jobs.job import Job
@@ -116,6 +117,7 @@ def _show_edition(context: ReportContext, words: Words) -> dict[str, Any]:
         "night": words.date(context.run_date),
         "headlines": [show_headline(book, one, context.releases) for one in scores],
         "outcomes": [show_outcome(book, one, context.releases, context.run_date, distributions) for one in findings],
+        "early": warn_early(findings),
         "withheld": [count_withheld(one) for one in findings],
         "arrivals": show_quality(book, words, quality, context.run_date),
         "warnings": word_warnings(words, quality),
