@@ -16,6 +16,7 @@ from benchmarks.privacy_epsilon import measure_epsilon
 from benchmarks.privacy_membership import measure_nhanes
 from benchmarks.privacy_planted import find_planted
 from benchmarks.privacy_synthetic import measure_synthetic
+from benchmarks.privacy_training import measure_training
 
 DIF_SURVEYS, DIF_SEED = 200, 1
 
@@ -40,6 +41,7 @@ def look_for_planted() -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "dif": lambda: measure_dif(DIF_SURVEYS, DIF_SEED),
+    "dp_training": measure_training,
     "epsilon": bound_epsilon,
     "membership": measure_nhanes,
     "planted": look_for_planted,

@@ -24,6 +24,7 @@ from expectations.codebook_parts import (
     Source,
     Sql,
     Standard,
+    Training,
     Trait,
 )
 from expectations.documents import read_document
@@ -59,6 +60,7 @@ class Codebook(Part):
     rules: tuple[CustomRule, ...] = ()
     drift: Drift = Drift()
     disclosure: Disclosure = Disclosure()
+    training: Training = Training()
     # For readers of other languages: the codebook's own words (title, labels, groups, bands) and what they are there.
     translations: dict[Literal["zh"], dict[str, str]] = Field(default_factory=dict)
 

@@ -77,6 +77,7 @@ def find_problems(book: "Codebook") -> Iterator[str]:
     yield from _find_hidden_risk(book)
     if book.disclosure.dp and book.margins:
         yield "margins: not with `disclosure.dp`: raked weights of everybody hang on each person's answers"
+    yield from _find_unpaid_training(book)
     yield from _find_strange_margins(book)
     yield from _find_strange_standard(book)
     asked = {item.column: item.key for item in book.items}
@@ -98,6 +99,17 @@ def find_problems(book: "Codebook") -> Iterator[str]:
     yield from _find_wrong_outcomes(book)
     if book.source.join not in (None, book.person_id):
         yield f"source.join: must be the person_id column {book.person_id}"
+
+
+def _find_unpaid_training(book: "Codebook") -> Iterator[str]:
+    trained, released = book.training.dp, book.disclosure.dp
+    if trained and not released:
+        yield (
+            "training: `dp` needs `disclosure.dp`: beside releases by suppression it would promise nothing, and the "
+            "budget is stated there"
+        )
+    if trained and released and trained.epsilon + released.epsilon > released.budget:
+        yield "training: `dp` and one release cost more than the budget of `disclosure.dp`: nothing could be released"
 
 
 def _find_hidden_risk(book: "Codebook") -> Iterator[str]:

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from expectations.replication import Method, Replication, choose_scales, spread_run
 
+MOST_DELTA = 1e-5  # of all private trainings of a lake together
+
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 # A column, or a run of numbered ones.
@@ -335,3 +337,19 @@ class Disclosure(Part):
     review: bool = False
     calendar: Calendar | None = None
     dp: DifferentialPrivacy | None = None
+
+
+class PrivateTraining(Part):
+    """DP-SGD: what a training costs, the norm at which a person's gradient is cut, and a weight that counts as 1.
+
+    None of them may be chosen by looking at the people: `weight` is about what the design expects of the mean one.
+    """
+
+    epsilon: float = Field(gt=0, allow_inf_nan=False)
+    delta: float = Field(gt=0, le=MOST_DELTA)
+    clip: float = Field(gt=0, allow_inf_nan=False)
+    weight: float = Field(gt=0, allow_inf_nan=False)
+
+
+class Training(Part):
+    dp: PrivateTraining | None = None

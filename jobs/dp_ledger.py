@@ -1,4 +1,4 @@
-"""The ledger of differential privacy: what the releases of a lake have spent, and whether tonight may spend more.
+"""The ledger of differential privacy: what releases and trainings of a lake have spent, and whether tonight may more.
 
 The manifests are the ledger: what none of them names was not released, and cost nothing. A release is by noise or by
 suppression, and never both of the same people: figures of the two together would have neither's guarantee.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from expectations.codebook_parts import DifferentialPrivacy
+from expectations.codebook_parts import MOST_DELTA, DifferentialPrivacy
 from expectations.errors import ContractBroken
 from jobs.errors import StageError
 from jobs.job import Job
@@ -17,6 +17,7 @@ from jobs.lake import is_public
 from jobs.release_calendar import Decision
 
 DP, SDC = "dp", "sdc"
+TRAINING = "training"
 SPENT = "the privacy budget is spent: the last release stays the public one"
 
 
@@ -42,7 +43,17 @@ def read_ledger(manifests: Iterable[Mapping[str, Any]]) -> list[Entry]:
             tables = [file["sha256"] for file in manifest["stages"]["aggregate"]["tables"]["cohorts"]]
             costs = Fraction(told["epsilon"]), Fraction(told["delta"])
             found.setdefault((run_date, str(tables)), Entry(run_date, "release", *costs))
+        for version, cost in list_trainings(manifest["stages"].get("train", {}).get("details", {})):
+            found.setdefault(
+                (version, TRAINING), Entry(run_date, TRAINING, exact(cost["epsilon"]), exact(cost["delta"]))
+            )
     return list(found.values())
+
+
+def list_trainings(trained: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Private trainings that details of `train` tell of, by the model's version: in force, or refused."""
+    models = (trained, trained.get("refused") or {})
+    return [(model["model_version"], model["privacy"]) for model in models if model.get("privacy")]
 
 
 def sum_ledger(entries: Sequence[Entry]) -> tuple[Fraction, Fraction]:
@@ -67,10 +78,21 @@ def check_mechanism(job: Job) -> None:
 
 
 def decide_budget(job: Job, chosen: DifferentialPrivacy) -> Decision:
-    """Whether tonight's release is within the budget, whatever the people of the night answered."""
-    spent, _ = sum_ledger(read_ledger(job.lake.issued()))
+    """Whether tonight's release is within the budget, beside tonight's training, whatever the people answered."""
+    trained = {"run_date": job.run_date.isoformat(), "stages": {"train": {"details": job.night.read("train").details}}}
+    spent, _ = sum_ledger(read_ledger([*job.lake.issued(), trained]))
     left = exact(chosen.budget) - spent
     return Decision(True) if exact(chosen.epsilon) <= left else Decision(False, SPENT)
+
+
+def affords_training(job: Job) -> bool:
+    """Whether one more private training and a release are within the budget, and all trainings within MOST_DELTA."""
+    released, trained = job.book.disclosure.dp, job.book.training.dp
+    if released is None or trained is None:
+        return True
+    epsilon, delta = sum_ledger(read_ledger(job.lake.issued()))
+    enough = epsilon + exact(trained.epsilon) + exact(released.epsilon) <= exact(released.budget)
+    return enough and delta + exact(trained.delta) <= exact(MOST_DELTA)
 
 
 def exact(number: float) -> Fraction:

@@ -18,6 +18,7 @@ from jobs.provenance import hash_code
 from jobs.train import SETTINGS
 from jobs.withdrawn import check_withdrawn
 from model.membership import Attack, attack
+from model.private_fitting import Privacy
 from model.registry import load_model
 from model.shadows import train_shadows
 
@@ -39,7 +40,8 @@ def measure_membership(lake: Lake, manifest: Mapping[str, Any]) -> Attack:
     folder = lake.root / night["model"]["folder"]
     model = load_model(folder)
     scratch = folder.with_name(f".{version}.shadows-{hash_code()[:12]}")  # goes with the model where that is retired
-    found = attack(train_shadows(features, model.spec, SETTINGS, MODELS, scratch))
+    privacy = Privacy(**book.training.dp.model_dump()) if book.training.dp else None
+    found = attack(train_shadows(features, model.spec, SETTINGS, MODELS, scratch, privacy))
     with lake.hold():
         write_atomically(folder / MEMBERSHIP, json.dumps(asdict(found), indent=1) + "\n")
         write_card(folder, model, book, features, {"reasons": [], "measures": night["model"]["gate"]})

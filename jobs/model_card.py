@@ -14,7 +14,7 @@ from jobs.card_covariates import show_covariates
 from jobs.card_fairness import show_fairness
 from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
-from jobs.card_membership import show_membership
+from jobs.card_membership import show_membership, show_privacy
 from jobs.card_parts import Measurements
 from jobs.card_quality import (
     show_calibration,
@@ -53,6 +53,7 @@ SECTIONS = (
     show_reliability,
     show_calibration,
     show_gate,
+    show_privacy,
     show_membership,
     show_items,
     show_curves,

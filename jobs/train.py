@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 import torch
 
 from expectations.codebook import Codebook
+from expectations.codebook_parts import PrivateTraining
+from expectations.errors import ContractBroken
+from jobs.dp_ledger import affords_training
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
@@ -51,6 +54,7 @@ from model.validation import cost_people, design_cells, hide_cells
 SETTINGS = TrainingSettings()
 DRIFT_LIMIT = 0.25  # PSI of an item's answers or of a trait's profiles above which a training is due
 NEEDED, DUE, KEPT = "needed", "due", "kept"
+TRAINING_SPENT = "the privacy budget has nothing left for a training"
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,17 @@ def run(job: Job) -> StageRecord:
             job.log.warning("the model is kept although a training is due", why=reason)
         return StageRecord("train", inputs, details={**_keep(job, champion), **drifted})
     reason = "forced" if job.force_retrain else reason
+    if not affords_training(job):
+        if old is None:
+            raise ContractBroken(f"{job.book.codebook}: {TRAINING_SPENT}, and no model is in force")
+        job.log.warning(f"the model is kept: {TRAINING_SPENT}", why=reason)
+        return StageRecord("train", inputs, details={**_keep(job, champion or {}), **drifted})
     verdict = _train_and_judge(job, champion, old, features)
     gate = {"reasons": verdict.reasons, "measures": verdict.measures}
     write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
     told = {"reason": reason, "gate": verdict.measures, "link_lost": verdict.link_lost, **drifted}
     if verdict.reasons and old is not None:
-        refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons}
+        refused = {"model_version": verdict.model.model_version, "reasons": verdict.reasons, **tell_cost(verdict.model)}
         return StageRecord("train", inputs, details={**_keep(job, champion or {}), "refused": refused, **told})
     if verdict.reasons:
         raise StageError(
@@ -99,7 +108,8 @@ def run(job: Job) -> StageRecord:
 
 
 def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *, forced: bool = False) -> Model | None:
-    """The model in force; None where there is none, or one that was made for other answers or in another format.
+    """The model in force; None where there is none, or one that was made for other answers or in another format, or
+    without the differential privacy that the codebook asks for, or with it.
 
     Raises StageError where it cannot be read: its unit would be lost unnoticed. A forced training starts anew then.
     """
@@ -116,7 +126,8 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *
             f"the model in force cannot be read: {error} Or start a new series of models by --force-retrain: its "
             "traits have a unit of their own, and no trend goes on"
         ) from error
-    return None if compare_specs(model.spec, build_spec(book)) else model
+    fits = not compare_specs(model.spec, build_spec(book)) and (bool(book.training.dp) == ("privacy" in model.report))
+    return model if fits else None
 
 
 def judge_need(
@@ -195,9 +206,12 @@ class Verdict:
 
 
 def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | None, features: Sequence[Path]) -> Verdict:
-    """Goes on from the champion in its unit; where the items no longer hold that, a new series starts."""
+    """Goes on from the champion in its unit; where the items no longer hold that, a new series starts.
+
+    A private training always starts one: to link it, statistics of people would be needed that are not private.
+    """
     lost: list[str] = []
-    if old is not None and champion is not None:
+    if old is not None and champion is not None and not job.book.training.dp:
         try:
             linked = _train_once(job, features, old)
         except LinkError as error:
@@ -211,12 +225,13 @@ def _train_and_judge(job: Job, champion: dict[str, Any] | None, old: Model | Non
 
 def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> Model:
     """Trains under a name made of all that goes in, so that a training done before is found and not done again."""
+    if job.book.training.dp:
+        return _train_privately(job, features, job.book.training.dp)
     spec, device = build_spec(job.book), choose_arithmetic().device
     made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__, champion.model_version if champion else None]
     with share_training(job.lake, features, device) as (ranks, fit):
         settings = replace(SETTINGS, device=device, ranks=ranks)
-        content = json.dumps([spec.to_json(), asdict(settings), hash_answers(features, spec), made_by], sort_keys=True)
-        version = f"{job.run_date.isoformat()}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        version = _name_version(job, [spec.to_json(), asdict(settings), hash_answers(features, spec), made_by])
         folder = job.lake.restricted / "models" / version
         checkpoints = folder.with_name(f".{version}.checkpoints")
         _set_aside_damaged(folder)
@@ -225,6 +240,28 @@ def _train_once(job: Job, features: Sequence[Path], champion: Model | None) -> M
             save_model(folder, train(features, spec, settings, checkpoints, champion=start, fit=fit), version)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return load_model(folder)
+
+
+def _train_privately(job: Job, features: Sequence[Path], chosen: PrivateTraining) -> Model:
+    """Trains once: the same night asked again finds the model, since noise drawn anew would cost again."""
+    # Opacus takes seconds to import: other nights go without.
+    from model.private_fitting import Privacy
+    from model.private_training import train_privately
+
+    spec, privacy = build_spec(job.book), Privacy(**chosen.model_dump())
+    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
+    version = _name_version(
+        job, [spec.to_json(), asdict(SETTINGS), asdict(privacy), hash_answers(features, spec), made_by]
+    )
+    folder = job.lake.restricted / "models" / version
+    if not folder.exists():
+        save_model(folder, train_privately(features, spec, SETTINGS, privacy), version)
+    return load_model(folder)
+
+
+def _name_version(job: Job, content: list[Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"{job.run_date.isoformat()}-{digest[:12]}"
 
 
 def _set_aside_damaged(folder: Path) -> None:
@@ -301,9 +338,16 @@ def _describe(job: Job, verdict: Verdict) -> dict[str, Any]:
         "folder": f"restricted/models/{model.model_version}",
         "trained_on": job.run_date.isoformat(),
         "promoted": True,
+        **tell_cost(model),
         "linking_errors": (model.report["link"] or {}).get("errors", {}),
         "validation": {
             "nats_per_answer": figures["nats_per_answer"],
             "margins_nats_per_answer": figures["margins_per_answer"],
         },
     }
+
+
+def tell_cost(model: Model) -> dict[str, Any]:
+    """What the ledger needs to know of a private training; nothing of any other."""
+    told = model.report.get("privacy")
+    return {"privacy": {name: told[name] for name in ("epsilon", "delta")}} if told else {}

@@ -28,6 +28,7 @@ CELLS = 8192  # of a table's span
 FEWEST_TO_COMPARE = 200  # people who answered about as many items
 
 Floats = npt.NDArray[np.float32]
+Block = tuple[Floats, Floats, npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -137,20 +138,29 @@ class Norms:
 @torch.no_grad()
 def make_norms(network: ProfileNetwork, paths: Sequence[Path], weight_column: str | None) -> Norms:
     """Norms of everybody in the files who answered anything, held-out fold included, survey-weighted."""
-    means, fits, counts, weights = [], [], [], []
+    blocks, weights = [], []
     for people in iterate_people(paths, network.spec, weight_column):
         answered = (people.codes != MISSING).any(axis=1)
         weights.append(people.weights[answered])
-        for block in torch.split(torch.from_numpy(people.codes[answered]), BLOCK):
-            categories = network.categories(block)
-            posterior = network.posterior(categories)
-            means.append(posterior.mean[:, : network.traits].numpy())
-            fits.append(network.person_fit(categories, posterior).numpy())
-            counts.append((categories >= 0).sum(dim=1).numpy())
-    every, weight = np.concatenate(means), np.concatenate(weights)
-    profiles = {trait.key: tabulate(every[:, place], weight) for place, trait in enumerate(network.spec.traits)}
+        codes = torch.split(torch.from_numpy(people.codes[answered]), BLOCK)
+        blocks += [describe_block(network, network.categories(block)) for block in codes]
+    return tabulate_norms(network, blocks, np.concatenate(weights))
+
+
+@torch.no_grad()
+def describe_block(network: ProfileNetwork, categories: torch.Tensor) -> Block:
+    """Profile means (B, T), person fit (B) and numbers of answers (B) of people's categories (B, J)."""
+    posterior = network.posterior(categories)
+    fit = network.person_fit(categories, posterior)
+    return posterior.mean[:, : network.traits].numpy(), fit.numpy(), (categories >= 0).sum(dim=1).numpy()
+
+
+def tabulate_norms(network: ProfileNetwork, blocks: Sequence[Block], weights: npt.NDArray[np.float64]) -> Norms:
+    """Norms of people as `describe_block` tells of them, and their weights."""
+    means, fits, counts = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    profiles = {trait.key: tabulate(means[:, place], weights) for place, trait in enumerate(network.spec.traits)}
     traits = {trait.key: tabulate_trait(network, place) for place, trait in enumerate(network.spec.traits)}
-    return Norms(profiles, traits, tabulate_fits(np.concatenate(fits), np.concatenate(counts), weight))
+    return Norms(profiles, traits, tabulate_fits(fits, counts, weights))
 
 
 def tabulate_trait(network: ProfileNetwork, trait: int) -> Table:

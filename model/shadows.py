@@ -17,6 +17,8 @@ import torch
 from model.fitting import TrainingSettings
 from model.inputs import HELD_OUT_FOLD, read_codes
 from model.network import ProfileNetwork
+from model.private_fitting import Privacy
+from model.private_training import train_privately
 from model.progress import Progress
 from model.spec import FeatureSpec
 from model.threads import fix_threads
@@ -40,7 +42,12 @@ class Shadows:
 
 
 def train_shadows(
-    paths: Sequence[Path], spec: FeatureSpec, settings: TrainingSettings, models: int, folder: Path
+    paths: Sequence[Path],
+    spec: FeatureSpec,
+    settings: TrainingSettings,
+    models: int,
+    folder: Path,
+    privacy: Privacy | None = None,
 ) -> Shadows:
     """`models` models, each trained on a random half of the people outside fold 0, and validated on all of fold 0.
 
@@ -66,7 +73,7 @@ def train_shadows(
         file = folder / f"scores-{number:03d}.npy"
         if not file.exists():
             rows = np.sort(np.concatenate([np.flatnonzero(folds == HELD_OUT_FOLD), people[chosen]]))
-            network = _train_on(table.take(rows), spec, settings, folder)
+            network = _train_on(table.take(rows), spec, settings, folder, privacy)
             found = score_people(network, codes[people])
             with (temporary := file.with_suffix(".tmp")).open("wb") as target:
                 np.save(target, found)
@@ -75,14 +82,19 @@ def train_shadows(
     return Shadows(np.stack(scores), np.stack(members))
 
 
-def _train_on(table: pa.Table, spec: FeatureSpec, settings: TrainingSettings, folder: Path) -> ProfileNetwork:
+def _train_on(
+    table: pa.Table, spec: FeatureSpec, settings: TrainingSettings, folder: Path, privacy: Privacy | None
+) -> ProfileNetwork:
     features, checkpoints = folder / "features.parquet", folder / "checkpoints"
     rmtree(checkpoints, ignore_errors=True)  # those of another half
     pq.write_table(table, features)
-    network = train([features], spec, settings, checkpoints, progress=False).network
-    rmtree(checkpoints)
+    if privacy:
+        trained = train_privately([features], spec, settings, privacy)
+    else:
+        trained = train([features], spec, settings, checkpoints, progress=False)
+    rmtree(checkpoints, ignore_errors=True)
     features.unlink()
-    return network
+    return trained.network
 
 
 @torch.no_grad()

@@ -172,3 +172,34 @@ def test_the_ledger_adds_up_exactly_and_counts_what_left_the_house_once():
 def test_a_codebook_whose_budget_makes_no_sense(tmp_path, more, said):
     with pytest.raises(ContractBroken, match=said):
         make_book(tmp_path, **more)
+
+
+def train_on(run_date: str, version: str, refused: str | None = None) -> dict[str, object]:
+    cost = {"epsilon": 0.3, "delta": 1e-6}
+    details = {"model_version": version, "privacy": cost}
+    if refused:
+        details["refused"] = {"model_version": refused, "privacy": cost}
+    return {**publish(run_date, run_date, public=False), "stages": {"train": {"details": details}}}
+
+
+def test_the_ledger_counts_a_private_training_once_and_a_refused_model_too():
+    nights = [train_on("2026-03-01", "a"), train_on("2026-03-02", "a"), train_on("2026-03-03", "a", refused="b")]
+    assert sum_ledger(read_ledger(nights)) == (exact(0.6), exact(2e-6))
+    assert sum_ledger(read_ledger([*nights, publish("2026-03-04", "x")]))[0] == exact(0.7)
+
+
+@pytest.mark.parametrize(
+    ("training", "disclosure", "said"),
+    [
+        ({}, {}, "`dp` needs `disclosure.dp`"),
+        ({"epsilon": 1.5}, {"dp": PRIVATE}, "cost more than the budget"),
+        ({"delta": 2e-5}, {"dp": PRIVATE}, "less than or equal to 0.00001"),
+        ({"clip": 0}, {"dp": PRIVATE}, "greater than 0"),
+    ],
+)
+def test_a_codebook_whose_private_training_makes_no_sense(tmp_path, training, disclosure, said):
+    chosen = {"epsilon": 1.0, "delta": 1e-6, "clip": 2.0, "weight": 200.0} | training
+    file = tmp_path / "private.yaml"
+    file.write_text(CODEBOOK + yaml.safe_dump({"training": {"dp": chosen}, "disclosure": disclosure}))
+    with pytest.raises(ContractBroken, match=said):
+        read_codebook(str(file))

@@ -14,6 +14,7 @@ import torch
 
 from expectations.codebook import Codebook, read_codebook
 from jobs.card_fairness import show_fairness
+from jobs.card_membership import show_privacy
 from jobs.card_parts import Measurements, Pictures, Table
 from jobs.model_card import DESIGN, MEMBERSHIP, find_differences, tell_fairness, write_card
 from jobs.model_spec import build_spec
@@ -265,11 +266,37 @@ def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path)
 
 def test_membership_is_told_where_it_was_measured(card, features, model, book, tmp_path):
     assert "Not measured: `mindcensus measure-membership`" in (card / "card.md").read_text()
-    found = Attack(65, 4964, 0.5012, 0.4901, 0.0111, 0.0144, 0.0123, 0.0136, 0.0102)
+    found = Attack(65, 4964, 0.5012, 0.4901, 0.0111, 0.0144, 0.0123, 0.0136, 0.0102, 0.4)
     (tmp_path / MEMBERSHIP).write_text(json.dumps(asdict(found)))
     write_card(tmp_path, model, book, features, GATE)
     text = (tmp_path / "card.md").read_text()
     assert "4,964 people" in text and "| Advantage | 0.0111 | 0.0144 |" in text and "| 1.23 % | 1.36 % |" in text
+
+
+def test_a_private_training_says_what_it_cost(card, model, book):
+    assert "Noise multiplier" not in (card / "card.md").read_text()
+    cost = {"epsilon": 3.0, "delta": 1e-6, "clip": 4.0, "weight": 45000.0}
+    how = {"noise_multiplier": 2.4121, "sample_rate": 0.1, "steps": 200}
+    report = {**model.report, "privacy": cost | how}
+    measured = Measurements(
+        book,
+        model.spec,
+        "model-1",
+        report,
+        {},
+        None,
+        0,
+        DataSummary(1, 1, 1, {}, 1.0),
+        [],
+        [],
+        [],
+        [],
+        [],
+        np.eye(2),
+        [],
+    )
+    [table] = [block for block in show_privacy(measured).blocks if isinstance(block, Table)]
+    assert [row[1] for row in table.rows] == ["3", "1e-06", "4", "45000", "2.412", "0.1", "200"]
 
 
 def test_gate_is_told_in_words_and_figures(card, features, model, book, tmp_path):
