@@ -6,7 +6,7 @@ It trains dozens of models, and so is no part of a night; see model/shadows.py a
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from expectations.codebook import read_codebook
@@ -41,7 +41,8 @@ def measure_membership(lake: Lake, manifest: Mapping[str, Any]) -> Attack:
     model = load_model(folder)
     scratch = folder.with_name(f".{version}.shadows-{hash_code()[:12]}")  # goes with the model where that is retired
     privacy = Privacy(**book.training.dp.model_dump()) if book.training.dp else None
-    found = attack(train_shadows(features, model.spec, SETTINGS, MODELS, scratch, privacy))
+    settings = replace(SETTINGS, residuals=model.network.residuals)
+    found = attack(train_shadows(features, model.spec, settings, MODELS, scratch, privacy))
     with lake.hold():
         write_atomically(folder / MEMBERSHIP, json.dumps(asdict(found), indent=1) + "\n")
         write_card(folder, model, book, features, {"reasons": [], "measures": night["model"]["gate"]})

@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, vmap
 
 from model.amortise import score_latents, simulate_people
 from model.fitting import BETAS, DREAMT, TrainingSettings, find_rate
-from model.network import Posterior, ProfileNetwork
+from model.network import SMALLEST_PROBABILITY, ProfileNetwork
 from model.progress import Progress
 
 STEPS = 200
@@ -71,16 +71,22 @@ def find_noise(privacy: Privacy) -> float:
 
 
 class _Person(nn.Module):
-    """Minus the bound of one person, weighted, as a module: torch.func replaces the parameters of modules."""
+    """Minus the bound of one person, weighted, as a module: torch.func replaces the parameters of modules.
+
+    Probabilities are the plain differences: derivatives by hand, as `GradedItems.log_prob` has them, are closed to it.
+    """
 
     def __init__(self, network: ProfileNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, categories: Tensor, weight: Tensor, mean: Tensor, factor: Tensor, noise: Tensor) -> Tensor:
-        """`categories` (J), `weight` (), posterior `mean` (D) and `factor` (D, D), `noise` (S, D)."""
-        posterior = Posterior(mean[None], factor[None])
-        return -weight * self.network.draw(posterior, categories[None], noise[:, None]).bound()[0]
+    def forward(self, categories: Tensor, weight: Tensor, latents: Tensor, log_density: Tensor) -> Tensor:
+        """`categories` (J), `weight` (), `latents` (S, D) and the logarithm (S) of the density they were drawn with."""
+        table = self.network.items.probabilities(*self.network.place(latents))
+        given = categories.clamp(min=0).expand(len(latents), -1)[..., None]
+        answers = table.gather(-1, given)[..., 0].clamp(min=SMALLEST_PROBABILITY).log() * (categories >= 0)
+        log_weights = answers.sum(dim=-1) + self.network.prior.log_prob(latents) - log_density
+        return -weight * (torch.logsumexp(log_weights, dim=0) - math.log(len(latents)))
 
 
 def fit_privately(
@@ -164,14 +170,16 @@ def find_gradients(
 
     if not len(categories):
         return {name: torch.zeros((0, *parameter.shape)) for name, parameter in learning.items()}
-    each = vmap(grad(lose), in_dims=(None, 0, 0, 0, 0, 0))
+    each = vmap(grad(lose), in_dims=(None, 0, 0, 0, 0))
     blocks = []
     for block, weight in zip(torch.split(categories, BLOCK), torch.split(weights, BLOCK), strict=True):
+        half = torch.randn((samples // 2, len(block), network.latents), generator=generator)
+        noise = torch.cat([half, -half])
         with torch.no_grad():
             posterior = network.encode(block)
-        half = torch.randn((len(block), samples // 2, network.latents), generator=generator)
-        noise = torch.cat([half, -half], dim=1)
-        blocks.append(each(parameters, block, weight, posterior.mean, posterior.factor, noise))
+            latents = posterior.mean[:, None] + torch.einsum("bij,sbj->bsi", posterior.factor, noise)
+            log_density = network.log_density(posterior, noise).T
+        blocks.append(each(parameters, block, weight, latents, log_density))
     found = {name: torch.cat([block[f"network.{name}"] for block in blocks]) for name in learning}
     sound = torch.stack([part.flatten(1).isfinite().all(dim=1) for part in found.values()]).all(dim=0)
     return {name: torch.where(sound.view(-1, *[1] * (part.dim() - 1)), part, 0.0) for name, part in found.items()}

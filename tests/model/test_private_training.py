@@ -34,8 +34,8 @@ def test_people_s_gradients_add_up_to_the_ordinary_one():
     network, learning, categories = start()
     weights = torch.linspace(0.2, 3.0, len(categories))
     found = find_gradients(network, learning, categories, weights, 4, torch.Generator().manual_seed(2))
-    half = torch.randn((len(categories), 2, network.latents), generator=torch.Generator().manual_seed(2))
-    noise = torch.cat([half, -half], dim=1).transpose(0, 1)
+    half = torch.randn((2, len(categories), network.latents), generator=torch.Generator().manual_seed(2))
+    noise = torch.cat([half, -half])
     with torch.no_grad():
         posterior = network.encode(categories)
     (-(weights * network.draw(posterior, categories, noise).bound()).sum()).backward()
