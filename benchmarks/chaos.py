@@ -26,11 +26,12 @@ from benchmarks.endings import Reader, describe_ending, find_differences, find_l
 from benchmarks.namespaces import Network, find_obstacle, make_network
 
 DAG = "population_nightly"
-A_NIGHT = 6  # faults
+A_NIGHT = 10  # faults
 MOUNT_SIZE = "4g"
 NIGHT_SECONDS = 1_800.0
 RETRY_SECONDS = "5"  # of the DAG's first retry: the night's own pause is minutes
 READ_EVERY = 0.2
+LOOK_EVERY = 0.1
 WORKERS = ("spark-worker-1", "spark-worker-2")  # as the stack calls them
 
 
@@ -158,7 +159,7 @@ def disturb(
             state, asked = str(api.read_run(DAG, run)["state"]), time.monotonic()
             if state == "queued":
                 api.end_scheduled(DAG)
-        time.sleep(0.02)
+        time.sleep(LOOK_EVERY)
     return landed, state
 
 

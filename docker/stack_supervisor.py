@@ -118,6 +118,10 @@ class Supervisor:
 
     def _note_end(self, run: Run) -> None:
         assert run.process is not None
+        # As a container's end does. Of a killed scheduler the workers would go on, and with the connection that they
+        # have from it they would hold its lock in the database: no other scheduler could queue a task.
+        with suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
         code, run.process, run.check = run.process.returncode, None, None
         (self.folder / "pids" / run.service.name).unlink(missing_ok=True)
         if not run.service.restarts:

@@ -72,6 +72,15 @@ def test_one_that_dies_is_started_again(supervise, tmp_path):
     assert pid_of(tmp_path, "lasting") != killed
 
 
+def test_what_one_that_dies_had_started_does_not_go_on(supervise, tmp_path):
+    supervisor = supervise(lasting=("sleep 61 & sleep 62", {}))
+    step_until(supervisor, lambda: supervisor.ready and len(find_marked(tmp_path)) >= 2)
+    before = set(find_marked(tmp_path))
+    os.kill(pid_of(tmp_path, "lasting"), signal.SIGKILL)
+    step_until(supervisor, lambda: supervisor.runs["lasting"].restarts == 1 and supervisor.ready)
+    assert not before & set(find_marked(tmp_path))
+
+
 def test_one_that_was_to_end_well_and_does_not_ends_the_start(supervise):
     supervisor = supervise(once=("exit 3", {"restarts": False}))
     with pytest.raises(SystemExit, match="once ended with 3"):
