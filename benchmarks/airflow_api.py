@@ -38,10 +38,10 @@ class AirflowApi:
         runs: list[dict[str, Any]] = self.call("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"]
         return runs
 
-    def end_scheduled(self, dag: str) -> None:
-        """Gives up what the DAG's own schedule has begun: it waits for an extract, and others wait for it."""
+    def end_others(self, dag: str, kept: str = "") -> None:
+        """Gives up all other runs: those that an ended program left, and what the schedule began and nobody delivers."""
         for run in self.list_runs(dag):
-            if run["run_type"] == "scheduled" and run["state"] not in FINAL:
+            if run["dag_run_id"] != kept and run["state"] not in FINAL:
                 self.call("PATCH", f"dags/{dag}/dagRuns/{run['dag_run_id']}", {"state": "failed"})
 
     def read_run(self, dag: str, run: str) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.airflow_api import FINAL, AirflowApi, running_stack
-from benchmarks.chaos_faults import FAULTS, Ground, NotLanded, find_driver
+from benchmarks.chaos_faults import FAULTS, PATIENCE, Ground, NotLanded, find_driver
 from benchmarks.chaos_nights import SECOND, Undisturbed, describe_params, find_undisturbed, make_surveys
 from benchmarks.chaos_plan import KINDS, STAGES, Fault, deal_nights, plan_faults
 from benchmarks.endings import Reader, describe_ending, find_differences, find_left, reading
 from benchmarks.namespaces import Network, find_obstacle, make_network
+from benchmarks.spark_cluster import wait_until
 
 DAG = "population_nightly"
 A_NIGHT = 10  # faults
@@ -66,6 +67,7 @@ def main() -> int:
         ground = Ground(mount, mount / "lake", folder / "stack", network, random.Random(arguments.seed))
         key = ground.stack / "secrets" / "pseudonym_key"
         nights = [find_undisturbed(survey, folder, ground.lake, key) for survey in make_surveys(folder)]
+        api.end_others(DAG)
         api.pause(DAG, False)
         number = 0
         while due:
@@ -114,6 +116,7 @@ def place_workers(network: Network) -> list[str]:
 
 def run_night(ground: Ground, api: AirflowApi, night: Undisturbed, faults: Sequence[Fault]) -> list[Outcome]:
     """One night in Airflow with these faults; returns those that landed."""
+    wait_until(lambda: not any(find_driver(ground.lake, stage) for stage in STAGES), "the lake is left alone", PATIENCE)
     night.restore(ground.lake)
     told = ", ".join(f"{fault.kind} in {fault.stage}" for fault in faults)
     print(f"night of {night.survey.name}: {told}", flush=True)
@@ -158,7 +161,7 @@ def disturb(
         if time.monotonic() - asked > 2:
             state, asked = str(api.read_run(DAG, run)["state"]), time.monotonic()
             if state == "queued":
-                api.end_scheduled(DAG)
+                api.end_others(DAG, run)
         time.sleep(LOOK_EVERY)
     return landed, state
 
