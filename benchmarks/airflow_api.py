@@ -39,7 +39,7 @@ class AirflowApi:
         return runs
 
     def end_others(self, dag: str, kept: str = "") -> None:
-        """Gives up all other runs: those that an ended program left, and what the schedule began and nobody delivers."""
+        """Gives up all other runs: those that an ended program left, and what the schedule began."""
         for run in self.list_runs(dag):
             if run["dag_run_id"] != kept and run["state"] not in FINAL:
                 self.call("PATCH", f"dags/{dag}/dagRuns/{run['dag_run_id']}", {"state": "failed"})
