@@ -1,6 +1,7 @@
 """What a published lake says, apart from tokens and timings; who reads it meanwhile; what must not be left in it."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -41,8 +42,8 @@ def describe_ending(lake: Path, run_date: str) -> dict[str, Any]:
     people = {view: read_view(lake, zone, view) for zone, views in VIEWS.items() for view in views if view != "nights"}
     manifest = read_manifest(lake, run_date)
     page = (lake / manifest["stages"]["report"].pop("details")["report"]).read_text()
-    report = page.replace(f"{manifest['token']:08d}", "TOKEN")
-    return people | {"report": report, **_flatten(_forget_token(manifest, f"{manifest['token']:08d}"))}
+    token = _find_token(manifest["token"])
+    return people | {"report": token.sub("TOKEN", page), **_flatten(_forget_token(manifest, token))}
 
 
 def find_differences(ending: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -58,14 +59,19 @@ def _flatten(value: Any, path: str = "manifest") -> dict[str, Any]:
     return {path: value}
 
 
-def _forget_token(value: Any, token: str) -> Any:
+def _find_token(token: int) -> re.Pattern[str]:
+    """A token as the first part of a file's name: numbers of a picture have the same digits."""
+    return re.compile(rf"(?<=/){token:08d}(?=[-.])")
+
+
+def _forget_token(value: Any, token: re.Pattern[str]) -> Any:
     if isinstance(value, dict):
-        # `inputs` digest the files' names, and a name begins with the token.
-        dropped = ("token", "seconds", "inputs")
+        # `inputs` digest the files' names, and a name begins with the token; so does `digest`, of the report.
+        dropped = ("token", "seconds", "inputs", "digest")
         return {name: _forget_token(part, token) for name, part in value.items() if name not in dropped}
     if isinstance(value, list):
         return [_forget_token(part, token) for part in value]
-    return value.replace(token, "TOKEN") if isinstance(value, str) else value
+    return token.sub("TOKEN", value) if isinstance(value, str) else value
 
 
 def find_left(lake: Path) -> list[str]:

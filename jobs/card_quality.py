@@ -323,7 +323,7 @@ def show_method(m: Measurements) -> Section:
         Table("Provenance.", ["What", "Value"], [
             ["Model", m.version],
             ["Codebook", f"{m.spec.codebook}, version {m.spec.codebook_version}"],
-            *[[f"Features: {file['name']}", file["sha256"]] for file in m.report.get("files", [])[:5]],
+            *[["Features, sha256", digest] for digest in m.report.get("files", [])[:5]],
             ["torch", str(m.report.get("torch", "not known"))],
         ], text=True),
     ])  # fmt: skip

@@ -77,7 +77,7 @@ class Task:
     spec: FeatureSpec
     settings: TrainingSettings
     inputs: Inputs
-    files: list[dict[str, str]]
+    files: list[str]
     rank: int = 0
 
     @property

@@ -59,7 +59,7 @@ def train_privately(
         "codebook": spec.codebook,
         "codebook_version": spec.codebook_version,
         "rows": {"training": inputs.rows, "validation": len(inputs.held_out)},
-        "files": [{"name": path.name, "sha256": hash_file(path)} for path in paths],
+        "files": [hash_file(path) for path in paths],
         "residuals": {"chosen": 0, "nats_per_answer": {}},
         "reference": {},
         "link": None,
