@@ -33,7 +33,7 @@ def measure_training() -> dict[str, Any]:
     spec, settings = make_spec(truth), TrainingSettings(seed=SEED)
     with TemporaryDirectory() as name:
         path = Path(name) / "features.parquet"
-        columns = {key: sample.codes[:, position] for position, key in enumerate(spec.columns)}
+        columns: dict[str, np.ndarray] = {key: sample.codes[:, position] for position, key in enumerate(spec.columns)}
         columns |= {"weight": sample.weights, "fold": (np.arange(PEOPLE) % FOLDS).astype(np.int8)}
         pq.write_table(pa.table({PERSON: np.arange(PEOPLE).astype(str), **columns}), path)
         plain = train([path], spec, settings, Path(name) / "checkpoints", progress=False)

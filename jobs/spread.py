@@ -85,7 +85,7 @@ def fit_rank(
     paths: list[Path],
     spec: FeatureSpec,
     settings: TrainingSettings,
-    files: list[dict[str, str]],
+    files: list[str],
     folder: Path,
 ) -> Fitted[ProfileNetwork] | ModelError:
     """One rank's part: every rank ends with the same network. A ModelError is all ranks', and is told by the driver."""

@@ -77,7 +77,7 @@ class Task:
     spec: FeatureSpec
     settings: TrainingSettings
     inputs: Inputs
-    files: list[str]
+    files: list[str]  # their sha256
     rank: int = 0
 
     @property
@@ -120,8 +120,7 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """What a checkpoint must share with a training to be resumed."""
-        shas = [file["sha256"] for file in self.files]
-        parts = [self.spec.to_json(), asdict(self.settings), shas, torch.__version__]
+        parts = [self.spec.to_json(), asdict(self.settings), self.files, torch.__version__]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
