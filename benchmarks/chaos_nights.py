@@ -1,5 +1,6 @@
 """Surveys for chaos: their lake with one published night, and how the second one ends if nobody disturbs it."""
 
+import json
 import os
 import pickle
 import shutil
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos_plan import STAGES
-from benchmarks.endings import VIEWS, Counts, count_rows, describe_ending, read_manifest
+from benchmarks import endings
+from benchmarks.endings import VIEWS, Counts, count_rows, describe_ending
+from jobs.lake import hash_file
 from jobs.provenance import hash_code
 
 PEOPLE = 2_000
@@ -61,8 +63,9 @@ def make_surveys(folder: Path) -> list[Survey]:
 
 
 def find_undisturbed(survey: Survey, folder: Path, lake: Path, key: Path) -> Undisturbed:
-    """That of an earlier run, where the program is the same since; else it is run now."""
-    kept = folder / "before" / f"{survey.name}-{hash_code()}.pickle"
+    """That of an earlier run, where the program is the same since, and what is told of a night; else it is run now."""
+    told = hash_file(Path(endings.__file__))[:16]
+    kept = folder / "before" / f"{survey.name}-{hash_code()}-{told}.pickle"
     if kept.exists():
         night: Undisturbed = pickle.loads(kept.read_bytes())
     else:
@@ -79,15 +82,13 @@ def run_undisturbed(survey: Survey, folder: Path, lake: Path, key: Path) -> Undi
     run_stages(survey, lake, key, FIRST)
     shutil.copytree(lake, before)
     old_counts = {zone: count_rows(lake, zone) for zone in VIEWS}
-    run_stages(survey, lake, key, SECOND, "--force-retrain")
+    seconds = run_stages(survey, lake, key, SECOND, "--force-retrain")
     counts = {zone: count_rows(lake, zone) for zone in VIEWS}
-    records = read_manifest(lake, SECOND)["stages"]
-    # publish writes no record of itself: it is as long as the report.
-    seconds = {stage: records.get(stage, records["report"])["seconds"] for stage in STAGES}
     return Undisturbed(survey, before, describe_ending(lake, SECOND), old_counts, counts, seconds)
 
 
-def run_stages(survey: Survey, lake: Path, key: Path, run_date: str, *more: str) -> None:
+def run_stages(survey: Survey, lake: Path, key: Path, run_date: str, *more: str) -> dict[str, float]:
+    """Runs a night here; returns how long each stage held the lake."""
     named = [
         "--lake",
         str(lake),
@@ -103,6 +104,9 @@ def run_stages(survey: Survey, lake: Path, key: Path, run_date: str, *more: str)
     ended = subprocess.run([COMMAND, "run", *named, *more], env=environment, capture_output=True, text=True)
     if ended.returncode:
         sys.exit(f"the undisturbed night of {survey.name} ended with {ended.returncode}: {ended.stderr[-2000:]}")
+    lines = (ended.stdout + ended.stderr).splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{") and '"stage done"' in line]
+    return {event["stage"]: event["seconds"] for event in events}
 
 
 def describe_params(survey: Survey, lake: Path) -> dict[str, Any]:

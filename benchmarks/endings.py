@@ -60,8 +60,8 @@ def _flatten(value: Any, path: str = "manifest") -> dict[str, Any]:
 
 
 def _find_token(token: int) -> re.Pattern[str]:
-    """A token as the first part of a file's name: numbers of a picture have the same digits."""
-    return re.compile(rf"(?<=/){token:08d}(?=[-.])")
+    """A token as a folder, or the first part of a file's name: numbers of a picture have the same digits."""
+    return re.compile(rf"(?<=/){token:08d}(?=[-./]|$)")
 
 
 def _forget_token(value: Any, token: re.Pattern[str]) -> Any:
