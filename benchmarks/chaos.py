@@ -8,6 +8,7 @@ nothing may be left in staging. A run that was broken off goes on with --resume;
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,7 +130,9 @@ def run_night(ground: Ground, api: AirflowApi, night: Undisturbed, faults: Seque
         differing = find_differences(describe_ending(ground.lake, SECOND), night.ending)
     half_read, left = count_half_read(reader, night), find_left(ground.lake)
     if differing:
-        print(f"   other than undisturbed: {', '.join(differing[:5])}", flush=True)
+        kept = ground.stack.parent / "differing" / f"{faults[0].number}-{night.survey.name}"
+        shutil.copytree(ground.lake, kept, dirs_exist_ok=True)
+        print(f"   other than undisturbed: {', '.join(differing[:5])}: {kept}", flush=True)
     for name in left[:5]:
         print(f"   left: {name}", flush=True)
     return [Outcome(fault.number, fault.kind, fault.stage, not differing, half_read, len(left)) for fault in landed]

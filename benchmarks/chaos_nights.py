@@ -83,6 +83,8 @@ def run_undisturbed(survey: Survey, folder: Path, lake: Path, key: Path) -> Undi
     shutil.copytree(lake, before)
     old_counts = {zone: count_rows(lake, zone) for zone in VIEWS}
     seconds = run_stages(survey, lake, key, SECOND, "--force-retrain")
+    shutil.rmtree(after := folder / "after" / survey.name, ignore_errors=True)
+    shutil.copytree(lake, after)
     counts = {zone: count_rows(lake, zone) for zone in VIEWS}
     return Undisturbed(survey, before, describe_ending(lake, SECOND), old_counts, counts, seconds)
 

@@ -67,7 +67,9 @@ def draw_levels(shares: Floats, random: np.random.Generator) -> Integers:
 
 
 def join_rare(codes: Integers, into: int | None = None) -> Integers:
-    """Levels of fewer than SMALLEST people as level `into`, or the commonest one."""
+    """Levels of fewer than SMALLEST people as level `into`, or the commonest one; nobody's stay nobody's."""
+    if not len(codes):
+        return codes
     counts = np.bincount(codes)
     target = int(counts.argmax()) if into is None else into
     return np.where(counts[codes] < SMALLEST, target, codes)
