@@ -37,5 +37,8 @@ def warn_early(findings: Sequence[Findings]) -> dict[str, Any] | None:
     risen, tested = find_risen(findings)
     if not tested:
         return None
-    lines = [f"{one.title} · {one.label(cell)}: {tell_change(one, cell)}" for one, cell in risen]
+    lines = [
+        one.words.say("early_line", title=one.title, group=one.label(cell), change=tell_change(one, cell))
+        for one, cell in risen
+    ]
     return {"lines": lines, "tested": tested}
