@@ -58,10 +58,15 @@ def write_parquet(frame: DataFrame, columns: Sequence[ColumnSpec], folder: Path)
     return files
 
 
-def _write_part(batches: Iterator[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def name_part() -> str:
+    """A file name for this attempt at a part alone; names sort as the parts do."""
     task = TaskContext.get()
     assert task
-    file = folder / f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
+    return f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
+
+
+def _write_part(batches: Iterator[pa.RecordBatch], folder: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    file = folder / name_part()
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in gather_rows(batches, ROWS_PER_GROUP):
             writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROWS_PER_GROUP)

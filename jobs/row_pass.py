@@ -5,7 +5,6 @@ Spark reads the extract and brings each person's rows together; a worker imports
 
 import math
 import pickle
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark import TaskContext
 from pyspark.sql import DataFrame
 
 from expectations.codebook import Codebook
 from expectations.judging import ACCEPTED, QUARANTINED, Judge, judge_table
 from expectations.leaving import WITHDRAWN, Door
 from expectations.rules import RAW
-from jobs.layout import ROWS_PER_GROUP, cut_by_person
+from jobs.layout import ROWS_PER_GROUP, cut_by_person, name_part
 from jobs.nonresponse import Classes, count_classes
 from jobs.tables import accepted_columns, arrow_schema
 from jobs.tally import Tally, tally_rows
@@ -83,9 +81,7 @@ def _judge_part(
         return
     staying, gone = door.let_in(pa.Table.from_batches(delivered))
     judged = judge_table(staying, judge)
-    task = TaskContext.get()
-    assert task
-    name = f"part-{task.partitionId():06d}-{uuid.uuid4().hex}.parquet"
+    name = name_part()
     files = [folder / table / name for table in ("judged", "accepted")]
     kept = judged.select(accepted.names).filter(pc.equal(judged["fate"], ACCEPTED)).cast(accepted)
     for table, file in zip((judged, kept), files, strict=True):
