@@ -78,11 +78,16 @@ class TrainingFeed:
     """Batches for a training; each `for batch in feed` is one epoch: every row once, in a new order.
 
     `rows` are the rows of an epoch. A batch maps each column to a tensor of `batch_size` rows (the last one fewer).
-    Batches are read, shuffled and cut in a thread of their own, ahead of the steps that take them.
+    Batches are read, shuffled and cut in a thread of their own, ahead of the steps that take them. A lone row group
+    that the shuffling queue holds whole is read once: small samples need many epochs, and reading is a tenth of each.
     """
 
-    def __init__(self, reader: Any, columns: Sequence[str], batch_size: int, seed: int, epoch: int, rows: int) -> None:
-        self.rows = rows
+    def __init__(
+        self, reader: Any, columns: Sequence[str], batch_size: int, seed: int, epoch: int, group_rows: Sequence[int]
+    ) -> None:
+        self.rows = sum(group_rows)
+        self._keeps = len(group_rows) == 1 and self.rows <= SHUFFLE_ROWS
+        self._kept: list[torch.Tensor] = []
         self._reader = reader
         self._columns = columns
         self._batch_size = batch_size
@@ -105,12 +110,19 @@ class TrainingFeed:
         blocks = _group_columns(self._reader.schema.fields, self._columns)
         generator = torch.Generator().manual_seed(_derive_seed(self._seed, self._epoch))
         queue = make_shuffling_queue(SHUFFLE_ROWS, self._batch_size, generator)
-        for group in self._reader:
-            columns = to_tensors(group)
-            queue.add_many([torch.stack([columns[name] for name in names], dim=1) for names in blocks.values()])
+        for stacked in [self._kept] if self._kept else self._read_groups(blocks):
+            queue.add_many(stacked)
             yield from self._take(queue, blocks)
         queue.finish()
         yield from self._take(queue, blocks)
+
+    def _read_groups(self, blocks: dict[str, list[str]]) -> Iterator[list[torch.Tensor]]:
+        for group in self._reader:
+            columns = to_tensors(group)
+            stacked = [torch.stack([columns[name] for name in names], dim=1) for names in blocks.values()]
+            if self._keeps:
+                self._kept = stacked
+            yield stacked
 
     def _take(self, queue: Any, blocks: dict[str, list[str]]) -> Iterator[Batch]:
         while queue.can_retrieve():
@@ -124,10 +136,12 @@ class TrainingFeed:
 
     def _restart(self) -> None:
         self.stop()
+        self._epoch += 1
+        if self._kept:
+            return
         if not self._reader.last_row_consumed:
             for _ in self._reader:  # an epoch that was left early: Petastorm starts anew only from the end
                 pass
-        self._epoch += 1
         restart_reader(self._reader, _derive_seed(self._seed, self._epoch))
 
 
@@ -157,7 +171,7 @@ def training_batches(
         if texts := [name for name in columns if not _is_number(reader.schema.fields[name].numpy_dtype)]:
             raise ModelError(f"Columns {texts} are not numbers: a training is fed with numbers alone.")
         index, count = shard or (0, 1)
-        feed = TrainingFeed(reader, columns, batch_size, seed, first_epoch, sum(source.group_rows[index::count]))
+        feed = TrainingFeed(reader, columns, batch_size, seed, first_epoch, source.group_rows[index::count])
         try:
             yield feed
         finally:

@@ -152,10 +152,11 @@ class _LogBetween(torch.autograd.Function):
             held, scaled = torch.expm1(spread * (lower - upper)).neg_(), (spread * above, spread * below)
         ctx.save_for_backward(spread, above, below, held)
         ctx.edges = lower.shape
-        # log sigmoid(x) = min(x, 0) - log(1 + exp(-|x|)): one logarithm serves all three factors.
+        # log sigmoid(x) = min(x, 0) + log sigmoid(|x|): one logarithm serves all three factors. (An exponential that
+        # underflows, as those of open ends would, takes ten times as long as a sigmoid.)
         floor = scaled[0].clamp(max=0).add_(scaled[1].clamp(max=0))
-        odds = [part.abs().neg_().exp_().add_(1) for part in scaled]
-        return (held / odds[0]).div_(odds[1]).log_().add_(floor)
+        sure = [part.abs().sigmoid_() for part in scaled]
+        return sure[0].mul_(sure[1]).mul_(held).log_().add_(floor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
