@@ -29,6 +29,7 @@ from expectations.codebook_parts import (
 )
 from expectations.documents import read_document
 from expectations.errors import ContractBroken
+from expectations.feedback import Feedback
 from expectations.outcomes import Outcome, parse_outcome
 from expectations.purpose import Consent, Purpose
 
@@ -43,6 +44,7 @@ class Codebook(Part):
     source: Source
     person_id: Column
     consent: Consent | None = None
+    feedback: Feedback | None = None
     answered_at: Column | None = None
     design: Design
     eligible: Sql | None = None
@@ -88,6 +90,12 @@ class Codebook(Part):
         levels = [self.item(key).levels for key in scale.items]
         low, high = (float(sum(item[end] for item in levels) * scale.multiply) for end in (0, -1))
         return low, high
+
+    def list_cases(self, scale: Scale) -> tuple[str, ...]:
+        """The bands of a scale with a cut whose lowest total passes it."""
+        assert scale.cut
+        bound, upwards = int(scale.cut[2:]), scale.cut.startswith(">=")
+        return tuple(band for band, low in scale.bands.items() if (low >= bound if upwards else low <= bound))
 
     def replicate_columns(self) -> tuple[str, ...]:
         return self.design.replicates.names if self.design.replicates else ()

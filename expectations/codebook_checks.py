@@ -50,6 +50,7 @@ def find_problems(book: "Codebook") -> Iterator[str]:
             yield f"key {part.key}: reserved for a column of the tables"
     made = [f"{s.key}_{what}" for s in book.scales for what in ("total", "band", "expected")]
     made += [f"{t.key}_{what}" for t in book.traits for what in ("mean", "sd", "percentile")]
+    made += [book.feedback.confirmed.key] if book.feedback and book.feedback.confirmed else []
     for name in sorted({part.key for part in parts} & set(made)) + _repeated(made):
         yield f"key {name}: this column is made of a scale or a trait"
     yield from _find_column_clashes(book)
@@ -74,6 +75,7 @@ def find_problems(book: "Codebook") -> Iterator[str]:
             loaded[key] = trait.key
     if book.purpose.needs_consent and book.consent is None:
         yield "consent: missing, and the purpose rests on it: name its column with the codes `agreed` and `refused`"
+    yield from _find_strange_feedback(book)
     yield from _find_hidden_risk(book)
     if book.disclosure.dp and book.margins:
         yield "margins: not with `disclosure.dp`: raked weights of everybody hang on each person's answers"
@@ -110,6 +112,27 @@ def _find_unpaid_training(book: "Codebook") -> Iterator[str]:
         )
     if trained and released and trained.epsilon + released.epsilon > released.budget:
         yield "training: `dp` and one release cost more than the budget of `disclosure.dp`: nothing could be released"
+
+
+def _find_strange_feedback(book: "Codebook") -> Iterator[str]:
+    if book.feedback is None:
+        return
+    if book.purpose.use != "care":
+        yield "feedback: nobody is shown an analysis under `statistics`, so nobody can say what it was worth"
+    if (confirmed := book.feedback.confirmed) is None:
+        return
+    scale = next((scale for scale in book.scales if scale.key == confirmed.scale), None)
+    if scale is None:
+        yield f"feedback: confirmed: unknown scale {confirmed.scale}"
+        return
+    if scale.cut is None:
+        yield f"feedback: confirmed: {scale.key} has no `cut` that a clinician could confirm"
+        return
+    if unknown := sorted(set(confirmed.map.values()) - set(scale.bands)):
+        yield f"feedback: confirmed: {scale.key} has no band {unknown[0]}"
+    cases = set(book.list_cases(scale))
+    if not cases & set(confirmed.map.values()) or not set(confirmed.map.values()) - cases:
+        yield f"feedback: confirmed: `map` needs bands on both sides of the cut of {scale.key}"
 
 
 def _find_hidden_risk(book: "Codebook") -> Iterator[str]:

@@ -43,6 +43,7 @@ from jobs.tables import (
     FATES,
     ColumnSpec,
     arrow_schema,
+    calibration_columns,
     distributions_columns,
     estimates_columns,
     quality_columns,
@@ -50,6 +51,7 @@ from jobs.tables import (
     suppressions_columns,
 )
 from jobs.trait_estimates import estimate_traits
+from jobs.verification import count_helpful, verify_cut
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,20 @@ def run(job: Job) -> StageRecord:
             "quality": write.records(_measure_quality(job, profile), quality_columns(), "quality"),
             "distributions": write.records(shares, distributions_columns(job.book), "distributions"),
         }
+    told: dict[str, Any] = {}
+    if feedback := job.book.feedback:
+        told["feedback"] = {"helpful": count_helpful(night.paths("validate", "feedback")) if feedback.helpful else None}
+    if feedback and feedback.confirmed:
+        verified = verify_cut(job.book, feedback.confirmed, night.paths("preprocess", "features"))
+        written["calibration"] = write.records(verified.to_rows(), calibration_columns(job.book), "calibration")
+        told["feedback"] |= verified.to_json()
     tables = {table: night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)
     shown = sum(row.disclosure == "shown" for row in public)
     counts = {"estimates": len(rows), "public_estimates": len(public), "public_estimates_shown": shown}
     since = last.survey.run_date.isoformat() if last else None
     imputation = added.imputed.details if added.imputed else None
-    details = {"plausible_values": imputation, "since": since, "release": decision.to_json()}
+    details = {"plausible_values": imputation, "since": since, "release": decision.to_json(), **told}
     inputs = night.digests("validate", "preprocess", "train", "score")
     return StageRecord("aggregate", inputs, tables, counts, details)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from expectations.care import Care, read_care
 from expectations.codebook import Codebook, read_codebook
@@ -41,13 +42,18 @@ Group = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Desk:
-    """What every analysis of a night needs; `groups` keeps the norms of groups that somebody was compared with."""
+    """What every analysis of a night needs.
+
+    `calibration` has a row for each total of the scale that clinicians confirm; `groups` keeps the norms of groups that
+    somebody was compared with.
+    """
 
     lake: Lake
     manifest: Mapping[str, Any]
     book: Codebook
     care: Care
     model: Model
+    calibration: Mapping[float, Row] = field(default_factory=dict)
     groups: dict[Group, dict[str, GroupNorms] | None] = field(default_factory=dict)
 
     def analyse(self, people: Sequence[str]) -> Iterator[Analysis]:
@@ -142,7 +148,18 @@ class Desk:
             "answered": sum(codes[key] != MISSING for key in scale.items),
             "items": len(scale.items),
             "source": scale.source,
+            "confirmed": self._find_confirmed(scale, profile[f"{scale.key}_total"]),
         }
+
+    def _find_confirmed(self, scale: Scale, total: float | None) -> Row | None:
+        """How often clinicians find people of this total to be at the cut; None where nobody knows."""
+        told = self.book.feedback.confirmed if self.book.feedback else None
+        found = self.calibration.get(total) if told and told.scale == scale.key and total is not None else None
+        if told is None or found is None or found["probability"] is None:
+            return None
+        cases = self.book.list_cases(scale)  # from the lowest total on
+        mildest = cases[0] if (scale.cut or "").startswith(">=") else cases[-1]
+        return {"band": mildest, **{part: round(found[part], 3) for part in ("probability", "low", "high")}}
 
     def _compare(self, trait: str, profile: Row) -> Row | None:
         """Where the person stands among those who share the care file's cohorts; None where that cannot be told."""
@@ -216,7 +233,8 @@ def open_desk(lake: Lake, care: Path | None) -> Desk:
         raise UsageError("no help line is configured, and no page about a person is made without one: give --care FILE")
     told = read_care(care, book)
     folder, _ = find_inputs(lake, manifest, book)
-    return Desk(lake, manifest, book, told, load_model(folder))
+    rows = [row for file in find_files(lake.root, manifest, "calibration") for row in pq.read_table(file).to_pylist()]
+    return Desk(lake, manifest, book, told, load_model(folder), {row["total"]: row for row in rows})
 
 
 def _round(percentile: float | None) -> float | None:

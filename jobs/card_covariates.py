@@ -29,7 +29,7 @@ def show_covariates(m: Measurements) -> Section | None:
 
 def _list_rows(m: Measurements, covariate: Mapping[str, Any]) -> Iterator[list[str]]:
     """One row, or one for each level after the first; a level that few people have shows nothing."""
-    label = next((part.label for part in m.book.covariates if part.key == covariate["key"]), "") or covariate["key"]
+    label = m.label_covariate(covariate["key"])
     margin, cost, slopes = covariate["margin_cost"], covariate["cost"], covariate["slopes"]
     gain = number(None if margin is None or cost is None else margin - cost, 3)
     withheld = [WITHHELD] * len(m.spec.traits)

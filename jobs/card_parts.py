@@ -10,6 +10,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from expectations.codebook import Codebook
+from jobs.verification import Verification
 from model.calibration import Band, Calibration
 from model.describe import ItemParameters, TraitCurves
 from model.differential import ItemFinding
@@ -42,9 +43,16 @@ class Measurements:
     curves: list[TraitCurves]
     correlations: npt.NDArray[np.float64]
     findings: list[ItemFinding]
+    verification: Verification | None
 
     def label_trait(self, key: str) -> str:
         return next((trait.label for trait in self.book.traits if trait.key == key), "") or key
+
+    def label_covariate(self, key: str) -> str:
+        told = self.book.feedback.confirmed if self.book.feedback else None
+        if told and told.key == key:
+            return f"{self.book.scale(told.scale).label or told.scale}, severity that a clinician found"
+        return next((part.label for part in self.book.covariates if part.key == key), "") or key
 
     def label_cohort(self, key: str) -> str:
         return next((cohort.label for cohort in self.book.cohorts if cohort.key == key), "") or key

@@ -16,7 +16,9 @@ RUN_DATE = ColumnSpec("run_date", "date", "Night that the row belongs to; the pa
 
 def write_dictionary(folder: Path, book: Codebook) -> None:
     """Writes data_dictionary.csv, .html and .xml (DDI), each replaced in one step and readable by everybody."""
-    tables = {table: [*columns(book), RUN_DATE] for table, columns in sorted(TABLES.items(), key=_public_first)}
+    chosen = {table: columns(book) for table, columns in sorted(TABLES.items(), key=_public_first)}
+    # Some tables are of codebooks with feedback alone.
+    tables = {table: [*columns, RUN_DATE] for table, columns in chosen.items() if columns}
     page = render_page(
         "dictionary.html.j2", book=book, tables=[(t, _zone(t), columns) for t, columns in tables.items()]
     )

@@ -26,9 +26,11 @@ from jobs.lease import Lease
 
 PUBLIC_TABLES = ("cohorts", "quality", "distributions")
 RESTRICTED_TABLES = (
-    *("accepted", "quarantine", "design", "features", "profiles", "cohort_sums", "cohorts_internal", "suppressions"),
+    *("accepted", "quarantine", "feedback", "feedback_quarantine", "design", "features", "profiles"),
+    *("cohort_sums", "cohorts_internal", "suppressions", "calibration"),
 )
-PEOPLE_TABLES = ("accepted", "quarantine", "features", "profiles")  # of these: those with a row a person
+# Of these: those with a row a person.
+PEOPLE_TABLES = ("accepted", "quarantine", "feedback", "feedback_quarantine", "features", "profiles")
 FOLDERS = ("runs", "models", "leases")
 ORDER = ("validate", "preprocess", "train", "score", "aggregate", "report", "publish")
 

@@ -12,6 +12,7 @@ import torch
 from expectations.codebook import Codebook
 from jobs.card_covariates import show_covariates
 from jobs.card_fairness import show_fairness
+from jobs.card_feedback import show_feedback
 from jobs.card_gate import show_gate
 from jobs.card_items import show_correlations, show_curves, show_items
 from jobs.card_membership import show_membership, show_privacy
@@ -27,6 +28,7 @@ from jobs.card_quality import (
 )
 from jobs.lake import write_atomically
 from jobs.pages import render_page
+from jobs.verification import verify_cut
 from model.calibration import calibrate
 from model.describe import MATCHING, correlate_traits, describe_items, tabulate_items, trace_curves
 from model.design import Design
@@ -59,6 +61,7 @@ SECTIONS = (
     show_curves,
     show_correlations,
     show_covariates,
+    show_feedback,
     show_method,
 )
 
@@ -103,6 +106,7 @@ def measure_model(
 ) -> Measurements:
     paths, network, spec = sorted(features_paths), model.network, model.spec
     weight_column = model.report["settings"]["weight_column"]
+    confirmed = book.feedback.confirmed if book.feedback else None
     with fix_threads(1):
         people = read_sample(paths, spec, weight_column, MOST_PEOPLE)
         inputs = survey_inputs(paths, spec, weight_column)
@@ -125,6 +129,7 @@ def measure_model(
             curves=[trace_curves(network, trait) for trait in range(len(spec.traits))],
             correlations=correlate_traits(network),
             findings=find_differences(network, people, read_labels(paths, named, MOST_EXAMINED)),
+            verification=verify_cut(book, confirmed, paths) if confirmed else None,
         )
 
 

@@ -21,17 +21,22 @@ def build_spec(book: Codebook) -> FeatureSpec:
         flipped = trait is not None and scales[trait.scale].positive
         items.append(ItemSpec(item.key, item.scores, trait.key if trait else None, flipped))
     cohorts = {cohort.key for cohort in book.cohorts}  # a cohort of that name takes the covariate's column
+    covariates = [
+        CovariateSpec(part.key, part.kind, tuple(str(level) for level in part.levels))
+        for part in book.covariates
+        if part.key not in cohorts
+    ]
+    if book.feedback and (confirmed := book.feedback.confirmed):
+        told = set(confirmed.map.values())
+        bands = tuple(band for band in scales[confirmed.scale].bands if band in told)
+        covariates.append(CovariateSpec(confirmed.key, "nominal", bands))
     return FeatureSpec(
         items=tuple(items),
         traits=tuple(TraitSpec(trait.key, scales[trait.scale].items) for trait in book.traits),
         scales=tuple(ScaleSpec(scale.key, scale.items, scale.multiply, scale.cut) for scale in book.scales),
         codebook=book.codebook,
         codebook_version=str(book.version),
-        covariates=tuple(
-            CovariateSpec(part.key, part.kind, tuple(str(level) for level in part.levels))
-            for part in book.covariates
-            if part.key not in cohorts
-        ),
+        covariates=tuple(covariates),
     )
 
 

@@ -150,9 +150,18 @@ def show_scale(scale: Row, words: Words) -> str:
     total = words.number(scale["total"], 0 if float(scale["total"]).is_integer() else 1)
     values = {"name": name, "total": total, "highest": words.number(scale["highest"], 0)}
     better = words.say("scale_positive") if scale["positive"] else ""
+    better += show_confirmed(scale, words)
     if scale["band"] is None:
         return words.say("scale_plain", **values) + better
     return words.say("scale_band", **values, band=words.name(scale["band"])) + better
+
+
+def show_confirmed(scale: Row, words: Words) -> str:
+    """What clinicians found of people with as many points, beside the published range and never instead of it."""
+    if (found := scale.get("confirmed")) is None:
+        return ""
+    value, low, high = (count_hundred(100 * found[part]) for part in ("probability", "low", "high"))
+    return words.say("scale_confirmed", value=value, low=low, high=high, band=words.name(found["band"]))
 
 
 def show_answer(one: Row, words: Words) -> dict[str, Any]:

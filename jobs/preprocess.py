@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.codebook_parts import Cohort, Covariate, Item, Scale
+from expectations.feedback import Feedback
 from jobs.design import name_psu, name_stratum
 from jobs.job import Job
 from jobs.lake import StageRecord
@@ -30,16 +31,26 @@ def run(job: Job) -> StageRecord:
     scratch = job.night.scratch("preprocess")
     with spark_session(job.lake, "preprocess") as spark:
         frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
+        if job.book.feedback:
+            told = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "feedback")])
+            frame = add_confirmed(frame, told, job.book.feedback)
         features = derive_features(frame, job.book)
         # Where releases are differentially private, no weight may hang on other people: nobody is stood for.
-        told = () if job.book.disclosure.dp else accepted.details.get("classes", ())
-        classes = classes_from_json(told)
+        classes = classes_from_json(() if job.book.disclosure.dp else accepted.details.get("classes", ()))
         weighed, details = weigh_people(features, classes, job.book.margins, job.book.replicate_columns())
         files = write_people(weighed, features_columns(job.book), rows, scratch / "features")
     tables = {"features": job.night.adopt(files, "features")}
     shutil.rmtree(scratch)
     counts = {"features": sum(file.rows for file in tables["features"])}
     return StageRecord("preprocess", job.night.digests("validate"), tables, counts, details)
+
+
+def add_confirmed(accepted: DataFrame, told: DataFrame, feedback: Feedback) -> DataFrame:
+    """The accepted rows with the severity that a clinician found; null for who was not looked at."""
+    if feedback.confirmed is None:
+        return accepted
+    found = told.select("person_id", F.col("confirmed").alias(feedback.confirmed.key))
+    return accepted.join(found, on="person_id", how="left")
 
 
 def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
@@ -55,6 +66,8 @@ def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:
         columns += [total.alias(f"{scale.key}_total"), name_band(scale, total).alias(f"{scale.key}_band")]
     cohorts = {cohort.key for cohort in book.cohorts}
     columns += [read_covariate(book, part).alias(part.key) for part in book.covariates if part.key not in cohorts]
+    if book.feedback and book.feedback.confirmed:
+        columns.append(F.col(book.feedback.confirmed.key))
     columns += [name_cohort(book, cohort).alias(cohort.key) for cohort in book.cohorts]
     if book.design.replicates:
         columns.append(F.array(*book.replicate_columns()).alias("replicate_weights"))

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -27,6 +27,14 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Told:
+    """The file of feedback: `person_id`, its columns as text, `source_file`, `malformed`; its `rows`, counted apart."""
+
+    frame: DataFrame
+    rows: int
+
+
+@dataclass(frozen=True)
 class Delivered:
     """What was delivered.
 
@@ -35,13 +43,14 @@ class Delivered:
     is not in the declared encoding, or cannot be cut into its fields: all of these are null then, the id too),
     `unmatched` (a row of a joined file without a partner in the first file). `new_columns` were delivered although the
     codebook does not know them. `rows` of the first entry are counted in its files and not by Spark: `frame` holds as
-    many, unmatched ones apart.
+    many, unmatched ones apart. `feedback` is None where the codebook has none.
     """
 
     frame: DataFrame
     rows: int
     new_columns: Names
     files: tuple[SourceFile, ...]
+    feedback: Told | None = None
 
 
 @dataclass(frozen=True)
@@ -64,29 +73,44 @@ def read_extract(spark: SparkSession, book: Codebook, extract: Path, key_path: P
 
     Raises ContractBroken, which names the file, the column and what to do, and PermissionError.
     """
-    found, lists = find_files(book.source, extract), _find_list(book, extract)
-    files = [file for group in (*found, *lists) for file in group]
+    found = find_files(book.source, extract)
+    lists = _find_beside(book, extract, book.consent.list if book.consent else None)
+    told = _find_beside(book, extract, book.feedback.file if book.feedback else None)
+    files = [file for group in (*found, *lists, *told) for file in group]
     described = tuple(describe_file(file) for file in files)
     check_delivery(extract, {file: told.sha256 for file, told in zip(files, described, strict=True)})
-    entries = [_read_headers(group, book) for group in found]
-    consents = [_read_headers(group, book) for group in lists]
+    entries = [_read_headers(group, book, book.column_types()) for group in found]
+    consents = [_read_headers(group, book, book.column_types()) for group in lists]
     _check_columns(book, entries, consents)
-    frames = [_read_rows(spark, entry, book, key_path) for entry in entries]
+    types = book.column_types()
+    frames = [_read_rows(spark, entry, book, types, key_path) for entry in entries]
     frame = reduce(_join_frames, frames[1:], frames[0].withColumn("unmatched", F.lit(False)))
     for entry in consents:
-        frame = _join_consents(frame, _read_rows(spark, entry, book, key_path), book.consent)
-    known = book.column_types()
+        frame = _join_consents(frame, _read_rows(spark, entry, book, types, key_path), book.consent)
     delivered = dict.fromkeys(name for entry in entries for name in entry.columns[0] if name.strip())
-    new = tuple(name for name in delivered if name not in known)
-    columns = [name for name in known if name != book.person_id]
+    new = tuple(name for name in delivered if name not in types)
+    columns = [name for name in types if name != book.person_id]
     chosen = frame.select("person_id", *columns, "source_file", "malformed", "unmatched")
-    return Delivered(chosen, sum(entries[0].rows), new, described)
+    feedback = [_read_feedback(spark, group, book, key_path) for group in told]
+    return Delivered(chosen, sum(entries[0].rows), new, described, *feedback)
 
 
-def _read_headers(files: tuple[Path, ...], book: Codebook) -> Entry:
+def _read_feedback(spark: SparkSession, files: tuple[Path, ...], book: Codebook, key_path: Path) -> Told:
+    """It may have no rows: then nobody has said anything yet."""
+    assert book.feedback
+    wanted = book.feedback.columns
+    entry = _read_headers(files, book, (book.person_id, *wanted))
+    if missing := [name for name in (book.person_id, *wanted) if name not in entry.columns[0]]:
+        raise ContractBroken(f"{entry.name}: the feedback has no column {', '.join(missing)}")
+    for file, columns in zip(entry.files, entry.columns, strict=True):
+        _compare_parts(book, file.name, columns, entry)
+    return Told(_read_rows(spark, entry, book, wanted, key_path), sum(entry.rows))
+
+
+def _read_headers(files: tuple[Path, ...], book: Codebook, expected: Iterable[str]) -> Entry:
     match book.source.format:
         case "csv":
-            lines = tuple(read_csv_header(file, book.source, book.column_types()) for file in files)
+            lines = tuple(read_csv_header(file, book.source, expected) for file in files)
             counts = tuple(count_csv_rows(file, {h.line for h in lines}) for file in files)
             return Entry(files, tuple(h.columns for h in lines), lines, counts)
         case "parquet":
@@ -99,11 +123,13 @@ def _read_headers(files: tuple[Path, ...], book: Codebook) -> Entry:
             return Entry(files, tuple(names for names, _ in found), rows, rows)
 
 
-def _find_list(book: Codebook, extract: Path) -> list[tuple[Path, ...]]:
-    """The files of the consents' list, as one entry; none where the codebook names no list."""
-    if book.consent is None or book.consent.list is None:
+def _find_beside(book: Codebook, extract: Path, name: str | None) -> list[tuple[Path, ...]]:
+    """The files of the consents' list or of the feedback, as one entry; none where the codebook names none."""
+    if name is None:
         return []
-    return find_files(book.source.model_copy(update={"files": (book.consent.list,)}), extract)
+    if extract.is_file():
+        raise ContractBroken(f"{extract.name} is one file, and {name} belongs to it: give the folder that holds both")
+    return find_files(book.source.model_copy(update={"files": (name,)}), extract)
 
 
 def _check_columns(book: Codebook, entries: Sequence[Entry], consents: Sequence[Entry] = ()) -> None:
@@ -173,9 +199,9 @@ def _compare_parts(book: Codebook, file: str, columns: Names, entry: Entry) -> N
         raise ContractBroken(f"{file}: columns in another order than in {first_name}: deliver equal parts")
 
 
-def _read_rows(spark: SparkSession, entry: Entry, book: Codebook, key_path: Path) -> DataFrame:
-    """`person_id`, the codebook's columns that the entry has, `source_file`, `malformed`."""
-    columns = [name for name in book.column_types() if name in entry.columns[0] and name != book.person_id]
+def _read_rows(spark: SparkSession, entry: Entry, book: Codebook, wanted: Iterable[str], key_path: Path) -> DataFrame:
+    """`person_id`, those of the wanted columns that the entry has, `source_file`, `malformed`."""
+    columns = [name for name in wanted if name in entry.columns[0] and name != book.person_id]
     match book.source.format:
         case "csv":
             return read_csv_rows(spark, entry.files, entry.headers, book.source, book.person_id, columns, key_path)

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.codebook_parts import Cohort, Item, Scale
+from expectations.feedback import Confirmed
 
 ARROW_TYPES: dict[str, pa.DataType] = {
     "string": pa.string(),
@@ -172,6 +173,36 @@ def quarantine_columns(book: Codebook) -> list[ColumnSpec]:
     ]
 
 
+def feedback_columns(book: Codebook) -> list[ColumnSpec]:
+    """What was last said of each person's analysis; no columns where the codebook has no feedback."""
+    if (told := book.feedback) is None:
+        return []
+    columns = [PERSON, ColumnSpec("given_at", "timestamp", "When it was said", source=_name_column(told.given_at))]
+    if told.helpful:
+        source = _name_column(told.helpful.column)
+        columns.append(ColumnSpec("helpful", "boolean", "Whether the person found the analysis helpful", source=source))
+    if told.confirmed:
+        columns.append(_confirmed_column("confirmed", book, told.confirmed))
+    return columns
+
+
+def feedback_quarantine_columns(book: Codebook) -> list[ColumnSpec]:
+    """Rows of feedback that break a rule, as delivered, the id pseudonymised."""
+    said = [
+        replace(c, type="string", meaning=f"{c.meaning}; as delivered", rule="") for c in feedback_columns(book)[1:]
+    ]
+    rules = ColumnSpec("failed_rules", "array<string>", "Names of the rules that the row breaks", nullable=False)
+    return [PERSON, *said, rules, ColumnSpec("source_file", "string", "File that the row came from")] if said else []
+
+
+def _confirmed_column(name: str, book: Codebook, confirmed: Confirmed) -> ColumnSpec:
+    scale = book.scale(confirmed.scale)
+    rule = ", ".join(f"{code} = {band}" for code, band in confirmed.bands.items())
+    meaning = f"{scale.label or scale.key}: severity that a clinician found, as a band of the scale"
+    bands = tuple((band, f"from {low}") for band, low in scale.bands.items())
+    return ColumnSpec(name, "string", meaning, source=_name_column(confirmed.column), rule=rule, categories=bands)
+
+
 def design_columns() -> list[ColumnSpec]:
     """The sample's full design, those PSUs too in which nobody is eligible."""
     fpc = "PSUs of the stratum in the population, or the share of them in the sample; null where the codebook has none"
@@ -223,7 +254,9 @@ def features_columns(book: Codebook) -> list[ColumnSpec]:
     scales = [column for scale in book.scales for column in scale_columns(scale)]
     fold = ColumnSpec("fold", "tinyint", "0-9 from the pseudonym; fold 0 is held out of training", nullable=False)
     replicates = [REPLICATES] if book.design.replicates else []
-    return [PERSON, *items, *scales, *covariates, *cohort_columns(book), *DESIGN, fold, *replicates]
+    told = book.feedback.confirmed if book.feedback else None
+    confirmed = [_confirmed_column(told.key, book, told)] if told else []
+    return [PERSON, *items, *scales, *covariates, *confirmed, *cohort_columns(book), *DESIGN, fold, *replicates]
 
 
 def _place_levels(item: Item) -> list[tuple[int, int]]:
@@ -417,6 +450,23 @@ def sums_columns(book: Codebook) -> list[ColumnSpec]:
     ]
 
 
+def calibration_columns(book: Codebook) -> list[ColumnSpec]:
+    """A row is a total that people reached; no columns where no clinician confirms anything."""
+    if book.feedback is None or book.feedback.confirmed is None:
+        return []
+    scale = book.scale(book.feedback.confirmed.scale)
+    label, rule = scale.label or scale.key, "logistic regression on the total (Firth 1993), of those who were looked at"
+    return [
+        ColumnSpec("total", "double", f"{label}: total", "points", "features", nullable=False),
+        ColumnSpec("people", "bigint", "People with this total", "people", "features", nullable=False),
+        ColumnSpec("verified", "bigint", "Of them, people whom a clinician has looked at", "people", "feedback"),
+        ColumnSpec("cases", "bigint", f"Of these, people found to be at {scale.cut} by severity", "people", "feedback"),
+        ColumnSpec("probability", "double", "Probability that a clinician would find that", "0-1", rule=rule),
+        ColumnSpec("low", "double", "Lower 95 % confidence limit of the probability", "0-1"),
+        ColumnSpec("high", "double", "Upper 95 % confidence limit of the probability", "0-1"),
+    ]
+
+
 def quality_columns() -> list[ColumnSpec]:
     """What came in and where it went, and who answered, rounded as the cohorts are.
 
@@ -450,11 +500,14 @@ def quality_columns() -> list[ColumnSpec]:
 TABLES: dict[str, Callable[[Codebook], list[ColumnSpec]]] = {
     "accepted": accepted_columns,
     "quarantine": quarantine_columns,
+    "feedback": feedback_columns,
+    "feedback_quarantine": feedback_quarantine_columns,
     "design": lambda book: design_columns(),
     "features": features_columns,
     "profiles": profiles_columns,
     "explanations": lambda book: explanations_columns(),
     "cohort_sums": sums_columns,
+    "calibration": calibration_columns,
     "cohorts_internal": lambda book: estimates_columns(book, internal=True),
     "suppressions": suppressions_columns,
     "cohorts": lambda book: estimates_columns(book, internal=False),

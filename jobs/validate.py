@@ -21,6 +21,7 @@ from expectations.rules import RAW, build_rules
 from expectations.suite import Past, Verdict, build_extract_suite, build_row_suite, build_summary_suite, run_suites
 from jobs.design import check_design, find_design
 from jobs.errors import StageError
+from jobs.feedback import write_feedback
 from jobs.job import Job
 from jobs.lake import DataFile, StageRecord, check_kept
 from jobs.layout import write_sorted
@@ -67,6 +68,11 @@ def run(job: Job) -> StageRecord:
         _check_replicates(job.book, [part.totals for part in made])
         tables = _write_tables(job, judged, design, scratch)
         tables["accepted"] = job.night.adopt([Path(part.accepted) for part in made], "accepted")
+        told: dict[str, int] = {}
+        if delivered.feedback:
+            people = judged.where(F.col("fate") == ACCEPTED)
+            written, told = write_feedback(job, delivered.feedback, people)
+            tables |= written
         shutil.rmtree(scratch)
     details: dict[str, Any] = {
         "files": [vars(file) for file in delivered.files],
@@ -79,6 +85,7 @@ def run(job: Job) -> StageRecord:
         "key": name_key(key),
         "withdrawals": name_withdrawn(job.lake),
         "data_docs": str(docs.relative_to(job.lake.root)),
+        **({"feedback": told} if told else {}),
     }
     renamed = {
         "delivered": counts.total(),

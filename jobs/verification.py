@@ -1,0 +1,197 @@
+"""How a scale's published cut compares with what clinicians found, although they looked at a chosen few.
+
+Whoever is looked at has mostly a high total, so that among them the cut finds too many of the cases and clears too few
+of the others (verification bias). Where who is looked at hangs on the total alone, a case is as likely among those who
+were looked at as among the others with the same total; that probability, averaged over everybody, gives the corrected
+figures (Begg & Greenes 1983). It is a logistic regression on the total with Firth's (1993) penalty, which stays finite
+where all who were looked at are cases. The cut itself never moves. Shapes: C totals that people reached.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from expectations.codebook import Codebook
+from expectations.feedback import Confirmed
+
+FEWEST = 20  # cases, and as many others, who were looked at
+STEPS, SMALL = 100, 1e-9
+DRAWS, SEED = 2_000, 1
+NORMAL_95 = 1.959963984540054
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """By total (C, rising): people, the sum of their weights, those who were looked at, and the cases among these."""
+
+    totals: Floats
+    people: Counts
+    weights: Floats
+    verified: Counts
+    cases: Counts
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share: among those who were looked at, and of everybody, corrected, with its 95 % interval; None of nobody."""
+
+    verified: float | None
+    corrected: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`probability` of a case by total (C) with its limits, and what the cut finds: None where too few were looked at.
+
+    `accuracy` has sensitivity, specificity and both predictive values; `prevalence` is that of cases.
+    """
+
+    totals: Totals
+    probability: Floats | None = None
+    low: Floats | None = None
+    high: Floats | None = None
+    accuracy: Mapping[str, Figure] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """People looked at, cases among them, and the figures."""
+        told = {key: asdict(figure) for key, figure in self.accuracy.items()} if self.accuracy else None
+        return {"verified": int(self.totals.verified.sum()), "cases": int(self.totals.cases.sum()), "accuracy": told}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The rows of the table `calibration`."""
+        columns: dict[str, Sequence[Any]] = {
+            "total": self.totals.totals.tolist(),
+            "people": self.totals.people.tolist(),
+            "verified": self.totals.verified.tolist(),
+            "cases": self.totals.cases.tolist(),
+        }
+        for name in ("probability", "low", "high"):
+            found: Floats | None = getattr(self, name)
+            columns[name] = [None] * len(self.totals.totals) if found is None else found.tolist()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def verify_cut(book: Codebook, confirmed: Confirmed, features: Sequence[Path]) -> Verification:
+    """The scale's cut against what clinicians found, of the people of the features who have a total."""
+    scale = book.scale(confirmed.scale)
+    assert scale.cut
+    totals = count_totals(features, f"{scale.key}_total", confirmed.key, book.list_cases(scale))
+    bound, upwards = float(scale.cut[2:]), scale.cut.startswith(">=")
+    return measure_cut(totals, totals.totals >= bound if upwards else totals.totals <= bound)
+
+
+def count_helpful(feedback: Sequence[Path]) -> dict[str, int]:
+    """People who found their analysis helpful, and people who did not."""
+    said = [value for path in feedback for value in pq.read_table(path, columns=["helpful"])["helpful"].to_pylist()]
+    return {"yes": said.count(True), "no": said.count(False)}
+
+
+def count_totals(features: Sequence[Path], total: str, confirmed: str, cases: Sequence[str]) -> Totals:
+    parts = []
+    for path in sorted(features):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=[total, "weight", confirmed]):
+                rows = batch.filter(batch[total].is_valid())
+                found = rows[confirmed]
+                looked_at = found.is_valid().to_numpy(zero_copy_only=False)
+                is_case = np.isin(np.array(found.to_pylist(), dtype=object), np.array(cases, dtype=object))
+                parts.append((rows[total].to_numpy(), rows["weight"].to_numpy(), looked_at, is_case))
+    if not parts:
+        return Totals(*(np.zeros(0, kind) for kind in (float, np.int64, float, np.int64, np.int64)))
+    values, weights, looked_at, is_case = (np.concatenate(column) for column in zip(*parts, strict=True))
+    totals, place = np.unique(values, return_inverse=True)
+
+    def add(what: npt.NDArray[Any]) -> Floats:
+        return np.bincount(place, weights=what, minlength=len(totals)).astype(np.float64)
+
+    counts = [add(what).astype(np.int64) for what in (np.ones(len(values)), looked_at, is_case)]
+    return Totals(totals, counts[0], add(weights), counts[1], counts[2])
+
+
+def measure_cut(counted: Totals, positive: npt.NDArray[np.bool_]) -> Verification:
+    """`positive` (C) says which totals pass the cut."""
+    others = counted.verified - counted.cases
+    if min(counted.cases.sum(), others.sum()) < FEWEST or not counted.weights.sum():
+        return Verification(counted)
+    middle = np.average(counted.totals, weights=counted.verified)
+    spread = np.sqrt(np.average((counted.totals - middle) ** 2, weights=counted.verified)) or 1.0
+    design = np.column_stack([np.ones(len(counted.totals)), (counted.totals - middle) / spread])
+    found, covariance = fit_firth(design, counted.verified.astype(float), counted.cases.astype(float))
+    logit, half = design @ found, NORMAL_95 * np.sqrt(np.einsum("ci,ij,cj->c", design, covariance, design))
+    drawn = np.random.default_rng(SEED).multivariate_normal(found, covariance, DRAWS, method="cholesky")
+    chances = _expit(drawn @ design.T)
+    corrected = _describe_cut(_expit(logit), counted.weights, positive)
+    draws = _describe_cut(chances, counted.weights, positive)
+    naive = _describe_cut(counted.cases / np.maximum(counted.verified, 1), counted.verified.astype(float), positive)
+    accuracy = {}
+    for key, value in corrected.items():
+        ends = np.quantile(draws[key], [0.025, 0.975])
+        accuracy[key] = Figure(*map(_number, (naive[key], value, *ends)))
+    return Verification(counted, _expit(logit), _expit(logit - half), _expit(logit + half), accuracy)
+
+
+def fit_firth(design: Floats, counts: Floats, cases: Floats) -> tuple[Floats, Floats]:
+    """Coefficients (P) and their covariance (P, P): a logistic regression with Jeffreys' prior, of grouped counts (C).
+
+    Firth (1993); Heinze & Schemper (2002): the score is that of likelihood with h (1/2 - p) added, h being leverages.
+    """
+    found = np.zeros(design.shape[1])
+
+    def measure(at: Floats) -> tuple[float, Floats, Floats]:
+        """Penalised log likelihood, its score, and the information."""
+        chance = np.clip(_expit(design @ at), SMALL, 1 - SMALL)
+        weight = counts * chance * (1 - chance)
+        information = design.T @ (weight[:, None] * design)
+        leverage = weight * np.einsum("ci,ij,cj->c", design, np.linalg.inv(information), design)
+        score = design.T @ (cases - counts * chance + leverage * (0.5 - chance))
+        likelihood = (cases * np.log(chance) + (counts - cases) * np.log1p(-chance)).sum()
+        return likelihood + 0.5 * np.linalg.slogdet(information)[1], score, information
+
+    likelihood, score, information = measure(found)
+    for _ in range(STEPS):
+        step = np.linalg.solve(information, score)
+        if np.abs(step).max() < SMALL:
+            break
+        for share in 0.5 ** np.arange(30):
+            ahead = measure(found + share * step)
+            if ahead[0] > likelihood:
+                break
+        else:
+            break
+        found, (likelihood, score, information) = found + share * step, ahead
+    return found, np.asarray(np.linalg.inv(information), dtype=np.float64)
+
+
+def _describe_cut(chance: Floats, weights: Floats, positive: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Shares, of chances of a case (..., C) among people by total (C)."""
+    cases, others = chance * weights, (1 - chance) * weights
+
+    def part(some: Floats, chosen: npt.NDArray[np.bool_]) -> Any:
+        return some[..., chosen].sum(axis=-1)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "sensitivity": part(cases, positive) / cases.sum(axis=-1),
+            "specificity": part(others, ~positive) / others.sum(axis=-1),
+            "positive_predictive_value": part(cases, positive) / weights[positive].sum(),
+            "negative_predictive_value": part(others, ~positive) / weights[~positive].sum(),
+            "prevalence": cases.sum(axis=-1) / weights.sum(),
+        }
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _expit(value: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * value)))
