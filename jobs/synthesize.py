@@ -101,7 +101,7 @@ def write_csv(file: Path, columns: Mapping[str, Texts], book: Codebook) -> None:
 
 
 def copy_codebook(book: Codebook, lake: Lake, manifest: Manifest, file: str) -> str:
-    """The codebook as it reads the extract: one CSV, without replicate weights, population sizes of strata, feedback."""
+    """The codebook as it reads the extract: one CSV, without replicate weights, sizes of strata, lists and feedback."""
     raw = yaml.safe_load((lake.restricted / "codebooks" / f"{manifest['codebook']['sha256']}.yaml").read_text())
     kept = {name: raw["source"][name] for name in ("delimiter", "encoding") if name in raw["source"]}
     raw["source"] = {"format": "csv", "files": [file], **(kept if book.source.format == "csv" else {})}
