@@ -24,7 +24,8 @@ def show_feedback(m: Measurements) -> Section | None:
     name = scale.label or scale.key
     looked_at = say(
         f"Clinicians looked at {_count(told['verified'])} people with a total of {name}, and found "
-        f"{_count(told['cases'])} of them to be at {scale.cut} by severity. The published cut does not move for it."
+        f"{_count(told['cases'])} of them to be at the cut ({_word_cut(scale.cut or '')}) by severity. The published "
+        "cut does not move for it."
     )
     if told["accuracy"] is None:
         few = say(f"Too few to compare the cut with: {FEWEST} cases and as many others are needed.")
@@ -41,12 +42,17 @@ def show_feedback(m: Measurements) -> Section | None:
     return Section("feedback", "What clinicians found", [
         looked_at,
         say("Who is looked at has mostly a high total, so figures of these people alone are biased. The corrected ones "
-            "take a case to be as likely among the others with the same total (Begg & Greenes 1983; logistic "
+            "take a case to be as likely among the others with the same total (Begg and Greenes 1983; logistic "
             "regression on the total, Firth 1993), which holds where the choice of whom to look at hangs on the total "
             "alone. How closely the severity goes along with the traits stands among the covariates."),
         Table("The cut against what clinicians found.",
               ["", "Those looked at", "Everybody, corrected", "95 % interval"], rows),
     ])  # fmt: skip
+
+
+def _word_cut(cut: str) -> str:
+    """≥ 10, without a sign that Markdown and HTML read as their own."""
+    return f"{'≥' if cut.startswith('>') else '≤'} {cut[2:]}"
 
 
 def _count(people: int) -> str:

@@ -150,7 +150,7 @@ def test_the_cut_stays_and_corrected_figures_stand_beside_it(night: Published) -
     model = night.lake.root / night.manifest["stages"]["train"]["details"]["folder"]
     card = (model / "card.md").read_text()
     assert "What clinicians found" in card and "severity that a clinician found" in card
-    assert f"found {told['cases']:,} of them" in card
+    assert f"found {told['cases']:,} of them to be at the cut (≥ 5)" in card
 
 
 def test_a_page_says_what_clinicians_found_of_others_with_as_many_points(
