@@ -21,6 +21,7 @@ HELD = 20.0  # seconds that a disk stays full or read-only
 CUT = 30.0  # seconds that a worker is cut off
 PATIENCE = 180.0  # seconds in which something has to have happened
 TICK = 0.05
+PIECE = 2**26  # bytes of a full disk
 
 
 class NotLanded(Exception):
@@ -109,12 +110,11 @@ def restart_database(ground: Ground, driver: Driver) -> None:
 
 def fill_disk(ground: Ground, driver: Driver) -> None:
     filler = ground.mount / "filler"
-    room = os.statvfs(ground.mount)
     try:
         with filler.open("wb") as file:
-            taken, piece = 0, room.f_bavail * room.f_frsize
-            # Others write meanwhile, and the file system needs room of its own: what does not fit is tried by halves.
-            while piece >= room.f_frsize:
+            taken, piece = 0, PIECE
+            # Others write meanwhile, so that no single piece fits: the rest is taken by halves.
+            while piece >= os.statvfs(ground.mount).f_frsize:
                 try:
                     os.posix_fallocate(file.fileno(), taken, piece)
                     taken += piece

@@ -117,6 +117,9 @@ def _find_unpaid_training(book: "Codebook") -> Iterator[str]:
 def _find_strange_feedback(book: "Codebook") -> Iterator[str]:
     if book.feedback is None:
         return
+    names = [name.lower() for name in (book.person_id, *JUDGING, *book.feedback.columns)]
+    for name in sorted({name.lower() for name in book.feedback.columns} & set(_repeated(names))):
+        yield f"feedback: a column cannot be called {name}, capitals apart: rename it"
     if book.purpose.use != "care":
         yield "feedback: nobody is shown an analysis under `statistics`, so nobody can say what it was worth"
     if (confirmed := book.feedback.confirmed) is None:
@@ -130,6 +133,12 @@ def _find_strange_feedback(book: "Codebook") -> Iterator[str]:
         return
     if unknown := sorted(set(confirmed.map.values()) - set(scale.bands)):
         yield f"feedback: confirmed: {scale.key} has no band {unknown[0]}"
+    bound, upwards = int(scale.cut[2:]), scale.cut.startswith(">=")
+    beyond = bound if upwards else bound // scale.multiply * scale.multiply + scale.multiply
+    if beyond not in scale.bands.values():
+        yield f"feedback: confirmed: no band of {scale.key} starts at {beyond}, where its cut parts the totals"
+    if confirmed.key in book.column_types():
+        yield f"feedback: confirmed: the extract has a column {confirmed.key}, which the features need: rename it there"
     cases = set(book.list_cases(scale))
     if not cases & set(confirmed.map.values()) or not set(confirmed.map.values()) - cases:
         yield f"feedback: confirmed: `map` needs bands on both sides of the cut of {scale.key}"

@@ -28,11 +28,21 @@ class Helpful(Part):
 
 
 class Confirmed(Part):
-    """A column with the severity that a clinician found; `map` says which band of the scale each code stands for."""
+    """A column with the severity that a clinician found; `map` says which band of the scale each code stands for.
+
+    It is compared with answers that were given up to `within_days` before: people get better, and worse.
+    """
 
     column: Column
     scale: Key
-    map: dict[int | str, str] = Field(min_length=1)
+    map: dict[Code, str] = Field(min_length=1)
+    within_days: int = Field(default=28, ge=1)
+
+    @model_validator(mode="after")
+    def check_codes(self) -> Self:
+        if len(self.bands) < len(self.map):
+            raise ValueError("a code stands in `map` as a number and as text: write it once")
+        return self
 
     @property
     def bands(self) -> dict[str, str]:
@@ -45,7 +55,7 @@ class Confirmed(Part):
 
 
 class Feedback(Part):
-    """A file of the extract with the id, the time that is spoken of, and one or both of the columns."""
+    """A file of the extract with the id, when it was said or found, and one or both of the columns."""
 
     file: FileName
     given_at: Column

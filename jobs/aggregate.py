@@ -51,7 +51,7 @@ from jobs.tables import (
     suppressions_columns,
 )
 from jobs.trait_estimates import estimate_traits
-from jobs.verification import count_helpful, verify_cut
+from jobs.verification import count_helpful, list_totals, verify_cut
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ def run(job: Job) -> StageRecord:
         told["feedback"] = {"helpful": count_helpful(night.paths("validate", "feedback")) if feedback.helpful else None}
     if feedback and feedback.confirmed:
         verified = verify_cut(job.book, feedback.confirmed, night.paths("preprocess", "features"))
-        written["calibration"] = write.records(verified.to_rows(), calibration_columns(job.book), "calibration")
+        written["calibration"] = write.records(
+            verified.to_rows(list_totals(job.book, feedback.confirmed)), calibration_columns(job.book), "calibration"
+        )
         told["feedback"] |= verified.to_json()
     tables = {table: night.adopt([file], table) for table, file in written.items()}
     shutil.rmtree(scratch)

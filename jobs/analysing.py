@@ -154,8 +154,8 @@ class Desk:
     def _find_confirmed(self, scale: Scale, total: float | None) -> Row | None:
         """How often clinicians find people of this total to be at the cut; None where nobody knows."""
         told = self.book.feedback.confirmed if self.book.feedback else None
-        found = self.calibration.get(total) if told and told.scale == scale.key and total is not None else None
-        if told is None or found is None or found["probability"] is None:
+        found = self.calibration.get(round(total)) if told and told.scale == scale.key and total is not None else None
+        if found is None:
             return None
         cases = self.book.list_cases(scale)  # from the lowest total on
         mildest = cases[0] if (scale.cut or "").startswith(">=") else cases[-1]

@@ -1,10 +1,12 @@
-"""Feedback is judged like any extract: rows are accepted, set aside with reasons, superseded, or counted out.
+"""Feedback is judged with the extract: rows are accepted, set aside with reasons, superseded, or counted out.
 
-Counted out is what speaks of nobody whose answers were accepted tonight, ids that are blank among them: whoever has
-withdrawn or never agreed is not known here, so nothing of such a row is kept.
+Counted out are rows that cannot be read (`malformed`), what was said after the night (`later`), and what speaks of
+nobody whose answers were accepted tonight (`unknown`): whoever has withdrawn or never agreed is not known here, so
+nothing of these rows is kept.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark import StorageLevel
@@ -22,16 +24,21 @@ from jobs.layout import write_people, write_sorted
 from jobs.sources import Told
 from jobs.tables import feedback_columns, feedback_quarantine_columns
 
-FATES = ("accepted", "quarantined", "superseded", "unknown")
+FATES = ("accepted", "quarantined", "superseded", "later", "unknown", "malformed")
+FEWEST_BROKEN = 20  # rows: fewer stop no night
 
-Tables = dict[str, tuple[DataFile, ...]]
+
+@dataclass(frozen=True)
+class Written:
+    """The tables, the counts of rows by fate, and what somebody should look at, by rule."""
+
+    tables: dict[str, tuple[DataFile, ...]]
+    counts: dict[str, int]
+    warnings: list[dict[str, str]]
 
 
-def write_feedback(job: Job, told: Told, people: DataFrame) -> tuple[Tables, dict[str, int]]:
-    """Writes the tables of feedback; returns them with the counts of its rows. `people` have a `person_id` each.
-
-    Raises TooMuchQuarantined where more rows are broken than the codebook allows.
-    """
+def write_feedback(job: Job, told: Told, people: DataFrame) -> Written:
+    """`people` have a `person_id` each. Raises TooMuchQuarantined where more is broken than the codebook allows."""
     assert job.book.feedback
     judged = judge_feedback(told.frame, job.book.feedback, people, job.run_date).persist(StorageLevel.DISK_ONLY)
     found = {row["fate"]: row["count"] for row in judged.groupBy("fate").count().collect()}
@@ -44,22 +51,19 @@ def write_feedback(job: Job, told: Told, people: DataFrame) -> tuple[Tables, dic
     scratch = job.night.scratch("feedback")
     raw = {name: F.col(name + RAW) for name in list_columns(job.book.feedback)}
     broken = judged.where(F.col("fate") == "quarantined").withColumns(raw)
+    kept = keep_latest(judged.where(F.col("fate") == "accepted"))
     files = {
-        "feedback": write_people(
-            judged.where(F.col("fate") == "accepted"),
-            feedback_columns(job.book),
-            counts["accepted"],
-            scratch / "feedback",
-        ),
+        "feedback": write_people(kept, feedback_columns(job.book), counts["accepted"], scratch / "feedback"),
         "feedback_quarantine": write_sorted(broken, feedback_quarantine_columns(job.book), scratch / "quarantine"),
     }
-    return {table: job.night.adopt(some, table) for table, some in files.items()}, counts
+    tables = {table: job.night.adopt(some, table) for table, some in files.items()}
+    return Written(tables, counts, _warn(job.book, counts))
 
 
 def judge_feedback(told: DataFrame, feedback: Feedback, people: DataFrame, run_date: date) -> DataFrame:
     """Every row with its `fate` and `failed_rules`; what it says in columns of the tables' names, and RAW as delivered.
 
-    Of several rows of a person that break no rule the latest counts.
+    Of what rows that break no rule say of a person, the latest counts, of helpfulness and severity each.
     """
     texts = {name: F.nullif(F.trim(F.col(column)), F.lit("")) for name, column in list_columns(feedback).items()}
     flags = feedback.helpful.flags if feedback.helpful else {}
@@ -67,28 +71,48 @@ def judge_feedback(told: DataFrame, feedback: Feedback, people: DataFrame, run_d
     read = told.select(
         F.col("person_id"),
         F.col("source_file"),
+        F.col("malformed"),
         *[text.alias(name + RAW) for name, text in texts.items()],
         F.when(texts["given_at"].rlike(DATE), F.try_to_timestamp(texts["given_at"])).alias("given_at"),
         _look_up(texts.get("helpful"), flags).cast("boolean").alias("helpful"),
         _look_up(texts.get("confirmed"), bands).cast("string").alias("confirmed"),
     )
-    tomorrow = F.lit((run_date + timedelta(days=1)).isoformat()).cast("timestamp")
+    known = people.select("person_id").distinct().withColumn("known", F.lit(True))
     said = [name for name in texts if name != "given_at"]
-    rules = {"given_at": F.coalesce(F.col("given_at") >= tomorrow, F.lit(True))}
+    rules = {"given_at": F.col("given_at").isNull()}
     rules |= {f"{name}_values": F.col(name + RAW).isNotNull() & F.col(name).isNull() for name in said}
     rules["empty"] = F.coalesce(*[F.col(name + RAW) for name in said]).isNull()
+    moment = Window.partitionBy("person_id", "given_at")
+    rules["contradicted"] = F.greatest(*[F.size(F.collect_set(name).over(moment)) for name in said], F.lit(0)) > 1
     failed = F.array_compact(F.array(*[F.when(broken, F.lit(f"feedback_{name}")) for name, broken in rules.items()]))
-    known = people.select("person_id").distinct().withColumn("known", F.lit(True))
     judged = read.join(known, on="person_id", how="left").withColumn("failed_rules", failed)
-    whole = F.col("known").isNotNull() & (F.size("failed_rules") == 0)
-    latest = [F.desc(name) for name in ("given_at", "confirmed", "helpful", "source_file")]
-    fate = (
-        F.when(F.col("known").isNull(), F.lit("unknown"))
-        .when(~whole, F.lit("quarantined"))
-        .when(F.row_number().over(Window.partitionBy("person_id", whole).orderBy(*latest)) > 1, F.lit("superseded"))
+    tomorrow = F.lit((run_date + timedelta(days=1)).isoformat()).cast("timestamp")
+    out = (
+        F.when(F.col("malformed"), F.lit("malformed"))
+        .when(F.col("known").isNull(), F.lit("unknown"))
+        .when(F.col("given_at") >= tomorrow, F.lit("later"))
+        .when(F.size("failed_rules") > 0, F.lit("quarantined"))
     )
-    fated: DataFrame = judged.withColumn("fate", F.coalesce(fate, F.lit("accepted")))
+    sorted_out = judged.withColumn("out", out)
+    # Among whole rows, of those that say anything of it.
+    ranks = []
+    for name in said:
+        telling = F.col("out").isNull() & F.col(name).isNotNull()
+        latest = Window.partitionBy("person_id", telling).orderBy(F.desc("given_at"), F.desc("source_file"))
+        ranks.append(telling & (F.row_number().over(latest) == 1))
+    fate = F.coalesce("out", F.when(F.greatest(*ranks, F.lit(False)), F.lit("accepted")), F.lit("superseded"))
+    fated: DataFrame = sorted_out.withColumn("fate", fate)
     return fated
+
+
+def keep_latest(accepted: DataFrame) -> DataFrame:
+    """One row a person: the latest of each thing that was said."""
+    return accepted.groupBy("person_id").agg(
+        F.max("given_at").alias("given_at"),
+        F.max_by("helpful", F.when(F.col("helpful").isNotNull(), F.col("given_at"))).alias("helpful"),
+        F.max_by("confirmed", F.when(F.col("confirmed").isNotNull(), F.col("given_at"))).alias("confirmed"),
+        F.max(F.when(F.col("confirmed").isNotNull(), F.col("given_at"))).alias("confirmed_at"),
+    )
 
 
 def list_columns(feedback: Feedback) -> dict[str, str]:
@@ -104,10 +128,20 @@ def _look_up(text: Column | None, values: Mapping[str, str | bool]) -> Column:
     return F.coalesce(*[F.when(text.isin(code), F.lit(value)) for code, value in values.items()])
 
 
-def _check_broken(book: Codebook, counts: dict[str, int]) -> None:
+def _check_broken(book: Codebook, counts: Mapping[str, int]) -> None:
     judged = sum(counts[fate] for fate in ("accepted", "quarantined", "superseded"))
-    if judged and counts["quarantined"] / judged > book.max_quarantine_share:
+    broken = counts["quarantined"]
+    if broken >= FEWEST_BROKEN and broken / judged > book.max_quarantine_share:
         raise TooMuchQuarantined(
-            f"{counts['quarantined']:,} of {judged:,} rows of feedback break a rule, the codebook allows "
+            f"{broken:,} of {judged:,} rows of feedback break a rule, the codebook allows "
             f"{book.max_quarantine_share:.1%}: have it delivered again, or correct the codes of `feedback`"
         )
+
+
+def _warn(book: Codebook, counts: Mapping[str, int]) -> list[dict[str, str]]:
+    """Rows that nobody can be found for are no fault of a person's, but many are one of the file."""
+    lost = counts["unknown"] + counts["malformed"]
+    if lost <= counts["delivered"] * book.max_quarantine_share:
+        return []
+    told = f"{counts['unknown']:,} are about nobody who is accepted, {counts['malformed']:,} cannot be read"
+    return [{"rule": "feedback", "message": f"of {counts['delivered']:,} rows of feedback {told}"}]

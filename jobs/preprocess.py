@@ -9,7 +9,6 @@ from pyspark.sql import functions as F
 
 from expectations.codebook import Codebook
 from expectations.codebook_parts import Cohort, Covariate, Item, Scale
-from expectations.feedback import Feedback
 from jobs.design import name_psu, name_stratum
 from jobs.job import Job
 from jobs.lake import StageRecord
@@ -33,7 +32,7 @@ def run(job: Job) -> StageRecord:
         frame = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "accepted")])
         if job.book.feedback:
             told = spark.read.parquet(*[str(path) for path in job.night.paths("validate", "feedback")])
-            frame = add_confirmed(frame, told, job.book.feedback)
+            frame = add_confirmed(frame, told, job.book)
         features = derive_features(frame, job.book)
         # Where releases are differentially private, no weight may hang on other people: nobody is stood for.
         classes = classes_from_json(() if job.book.disclosure.dp else accepted.details.get("classes", ()))
@@ -45,12 +44,20 @@ def run(job: Job) -> StageRecord:
     return StageRecord("preprocess", job.night.digests("validate"), tables, counts, details)
 
 
-def add_confirmed(accepted: DataFrame, told: DataFrame, feedback: Feedback) -> DataFrame:
-    """The accepted rows with the severity that a clinician found; null for who was not looked at."""
-    if feedback.confirmed is None:
+def add_confirmed(accepted: DataFrame, told: DataFrame, book: Codebook) -> DataFrame:
+    """The accepted rows with the severity that a clinician found; null for who was not looked at soon after.
+
+    Without `answered_at` nobody knows how soon: all that was found counts.
+    """
+    confirmed = book.feedback.confirmed if book.feedback else None
+    if confirmed is None:
         return accepted
-    found = told.select("person_id", F.col("confirmed").alias(feedback.confirmed.key))
-    return accepted.join(found, on="person_id", how="left")
+    found = told.select("person_id", F.col("confirmed").alias(confirmed.key), F.col("confirmed_at").alias("found__at"))
+    joined = accepted.join(found, on="person_id", how="left")
+    if book.answered_at is None:
+        return joined
+    soon = F.date_diff(F.col("found__at"), F.col(book.answered_at)).between(0, confirmed.within_days)
+    return joined.withColumn(confirmed.key, F.when(soon, F.col(confirmed.key)))
 
 
 def derive_features(accepted: DataFrame, book: Codebook) -> DataFrame:

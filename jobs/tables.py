@@ -177,19 +177,23 @@ def feedback_columns(book: Codebook) -> list[ColumnSpec]:
     """What was last said of each person's analysis; no columns where the codebook has no feedback."""
     if (told := book.feedback) is None:
         return []
-    columns = [PERSON, ColumnSpec("given_at", "timestamp", "When it was said", source=_name_column(told.given_at))]
+    when = _name_column(told.given_at)
+    columns = [PERSON, ColumnSpec("given_at", "timestamp", "When something was last said", source=when)]
     if told.helpful:
         source = _name_column(told.helpful.column)
         columns.append(ColumnSpec("helpful", "boolean", "Whether the person found the analysis helpful", source=source))
     if told.confirmed:
         columns.append(_confirmed_column("confirmed", book, told.confirmed))
+        columns.append(ColumnSpec("confirmed_at", "timestamp", "When a clinician found that", source=when))
     return columns
 
 
 def feedback_quarantine_columns(book: Codebook) -> list[ColumnSpec]:
     """Rows of feedback that break a rule, as delivered, the id pseudonymised."""
     said = [
-        replace(c, type="string", meaning=f"{c.meaning}; as delivered", rule="") for c in feedback_columns(book)[1:]
+        replace(c, type="string", meaning=f"{c.meaning}; as delivered", rule="", categories=())
+        for c in feedback_columns(book)[1:]
+        if c.name != "confirmed_at"
     ]
     rules = ColumnSpec("failed_rules", "array<string>", "Names of the rules that the row breaks", nullable=False)
     return [PERSON, *said, rules, ColumnSpec("source_file", "string", "File that the row came from")] if said else []
@@ -451,19 +455,17 @@ def sums_columns(book: Codebook) -> list[ColumnSpec]:
 
 
 def calibration_columns(book: Codebook) -> list[ColumnSpec]:
-    """A row is a total that people reached; no columns where no clinician confirms anything."""
+    """A row is a total between those of people looked at; no columns where no clinician confirms anything."""
     if book.feedback is None or book.feedback.confirmed is None:
         return []
     scale = book.scale(book.feedback.confirmed.scale)
     label, rule = scale.label or scale.key, "logistic regression on the total (Firth 1993), of those who were looked at"
+    found = f"Probability that a clinician would find a severity at {scale.cut}"
     return [
-        ColumnSpec("total", "double", f"{label}: total", "points", "features", nullable=False),
-        ColumnSpec("people", "bigint", "People with this total", "people", "features", nullable=False),
-        ColumnSpec("verified", "bigint", "Of them, people whom a clinician has looked at", "people", "feedback"),
-        ColumnSpec("cases", "bigint", f"Of these, people found to be at {scale.cut} by severity", "people", "feedback"),
-        ColumnSpec("probability", "double", "Probability that a clinician would find that", "0-1", rule=rule),
-        ColumnSpec("low", "double", "Lower 95 % confidence limit of the probability", "0-1"),
-        ColumnSpec("high", "double", "Upper 95 % confidence limit of the probability", "0-1"),
+        ColumnSpec("total", "double", f"{label}: total", "points", nullable=False),
+        ColumnSpec("probability", "double", found, "0-1", "features, feedback", nullable=False, rule=rule),
+        ColumnSpec("low", "double", "Lower 95 % confidence limit of the probability", "0-1", nullable=False),
+        ColumnSpec("high", "double", "Upper 95 % confidence limit of the probability", "0-1", nullable=False),
     ]
 
 

@@ -26,7 +26,7 @@ from jobs.model_spec import build_spec
 from jobs.promotions import find_model
 from jobs.spread import share_training
 from model.arithmetic import choose_arithmetic
-from model.covariates import read_covariates
+from model.covariates import read_covariates, read_known
 from model.design import Design
 from model.drift import compare_shares, share_answers, share_traits
 from model.errors import ModelError, OutdatedModelError
@@ -327,6 +327,9 @@ def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:
             for name in columns:
                 digest.update(batch.column(name).to_numpy().tobytes())
     digest.update(read_covariates(features, spec, PEOPLE).tobytes())
+    for part in spec.covariates:  # one that few of these have is learned of others
+        people, known = read_known(features, spec, "weight", part)
+        digest.update(people.codes.tobytes() + known.tobytes())
     return digest.hexdigest()
 
 
@@ -339,12 +342,27 @@ def _describe(job: Job, verdict: Verdict) -> dict[str, Any]:
         "trained_on": job.run_date.isoformat(),
         "promoted": True,
         **tell_cost(model),
+        **tell_confirmed(job, model),
         "linking_errors": (model.report["link"] or {}).get("errors", {}),
         "validation": {
             "nats_per_answer": figures["nats_per_answer"],
             "margins_nats_per_answer": figures["margins_per_answer"],
         },
     }
+
+
+def tell_confirmed(job: Job, model: Model) -> dict[str, Any]:
+    """What the model has learned of what clinicians found; nothing where nobody says what they did.
+
+    `gain` is how much less a held-out person's severity costs once the answers are known, in nats; None of too few.
+    """
+    told = job.book.feedback.confirmed if job.book.feedback else None
+    found = next((one for one in model.report["covariates"] if told and one["key"] == told.key), None)
+    if found is None:
+        return {}
+    known = found["cost"] is not None and found["margin_cost"] is not None
+    gain = found["margin_cost"] - found["cost"] if known else None
+    return {"confirmed": {"people": found["people"], "learned": bool(found["slopes"]), "gain": gain}}
 
 
 def tell_cost(model: Model) -> dict[str, Any]:

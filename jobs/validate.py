@@ -68,11 +68,10 @@ def run(job: Job) -> StageRecord:
         _check_replicates(job.book, [part.totals for part in made])
         tables = _write_tables(job, judged, design, scratch)
         tables["accepted"] = job.night.adopt([Path(part.accepted) for part in made], "accepted")
-        told: dict[str, int] = {}
+        feedback = None
         if delivered.feedback:
-            people = judged.where(F.col("fate") == ACCEPTED)
-            written, told = write_feedback(job, delivered.feedback, people)
-            tables |= written
+            feedback = write_feedback(job, delivered.feedback, judged.where(F.col("fate") == ACCEPTED))
+            tables |= feedback.tables
         shutil.rmtree(scratch)
     details: dict[str, Any] = {
         "files": [vars(file) for file in delivered.files],
@@ -85,8 +84,10 @@ def run(job: Job) -> StageRecord:
         "key": name_key(key),
         "withdrawals": name_withdrawn(job.lake),
         "data_docs": str(docs.relative_to(job.lake.root)),
-        **({"feedback": told} if told else {}),
     }
+    if feedback:
+        details["feedback"] = feedback.counts
+        details["warnings"] += feedback.warnings
     renamed = {
         "delivered": counts.total(),
         "accepted": counts[ACCEPTED],

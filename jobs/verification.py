@@ -4,7 +4,8 @@ Whoever is looked at has mostly a high total, so that among them the cut finds t
 of the others (verification bias). Where who is looked at hangs on the total alone, a case is as likely among those who
 were looked at as among the others with the same total; that probability, averaged over everybody, gives the corrected
 figures (Begg & Greenes 1983). It is a logistic regression on the total with Firth's (1993) penalty, which stays finite
-where all who were looked at are cases. The cut itself never moves. Shapes: C totals that people reached.
+where all who were looked at are cases, its constant fitted without the penalty, which pulls chances to a half (FLIC,
+Puhr and others 2017). The cut itself never moves. Shapes: C totals that people reached.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from expectations.codebook import Codebook
 from expectations.feedback import Confirmed
 
-FEWEST = 20  # cases, and as many others, who were looked at
+FEWEST = 20  # cases, others, and people on either side of the cut, who were looked at
 STEPS, SMALL = 100, 1e-9
 DRAWS, SEED = 2_000, 1
 NORMAL_95 = 1.959963984540054
@@ -30,11 +31,11 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Totals:
-    """By total (C, rising): people, the sum of their weights, those who were looked at, and the cases among these."""
+    """By total (C, rising): sums of people's weights and of these squared, those who were looked at, cases of these."""
 
     totals: Floats
-    people: Counts
     weights: Floats
+    squares: Floats
     verified: Counts
     cases: Counts
 
@@ -50,35 +51,54 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """The probability of a case by total, between those of people who were looked at: coefficients of its logit."""
+
+    middle: float
+    spread: float
+    found: Floats
+    covariance: Floats
+    lowest: float
+    highest: float
+
+    def at(self, totals: Floats) -> tuple[Floats, Floats, Floats]:
+        """Probability and its 95 % limits."""
+        design = self.design(totals)
+        logit, half = (
+            design @ self.found,
+            NORMAL_95 * np.sqrt(np.einsum("ci,ij,cj->c", design, self.covariance, design)),
+        )
+        return _expit(logit), _expit(logit - half), _expit(logit + half)
+
+    def design(self, totals: Floats) -> Floats:
+        return np.column_stack([np.ones(len(totals)), (totals - self.middle) / self.spread])
+
+
+@dataclass(frozen=True)
 class Verification:
-    """`probability` of a case by total (C) with its limits, and what the cut finds: None where too few were looked at.
+    """People looked at, the cases of these, and of enough of them the curve and what the cut finds.
 
     `accuracy` has sensitivity, specificity and both predictive values; `prevalence` is that of cases.
     """
 
-    totals: Totals
-    probability: Floats | None = None
-    low: Floats | None = None
-    high: Floats | None = None
+    verified: int
+    cases: int
+    curve: Curve | None = None
     accuracy: Mapping[str, Figure] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """People looked at, cases among them, and the figures."""
         told = {key: asdict(figure) for key, figure in self.accuracy.items()} if self.accuracy else None
-        return {"verified": int(self.totals.verified.sum()), "cases": int(self.totals.cases.sum()), "accuracy": told}
+        return {"verified": self.verified, "cases": self.cases, "accuracy": told}
 
-    def to_rows(self) -> list[dict[str, Any]]:
-        """The rows of the table `calibration`."""
-        columns: dict[str, Sequence[Any]] = {
-            "total": self.totals.totals.tolist(),
-            "people": self.totals.people.tolist(),
-            "verified": self.totals.verified.tolist(),
-            "cases": self.totals.cases.tolist(),
-        }
-        for name in ("probability", "low", "high"):
-            found: Floats | None = getattr(self, name)
-            columns[name] = [None] * len(self.totals.totals) if found is None else found.tolist()
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    def to_rows(self, totals: Sequence[float]) -> list[dict[str, float]]:
+        """The rows of the table `calibration`, of those of the totals for which the curve stands."""
+        if self.curve is None:
+            return []
+        within = np.array([one for one in totals if self.curve.lowest <= one <= self.curve.highest])
+        names = ("total", "probability", "low", "high")
+        return [
+            dict(zip(names, map(float, row), strict=True)) for row in zip(within, *self.curve.at(within), strict=True)
+        ]
 
 
 def verify_cut(book: Codebook, confirmed: Confirmed, features: Sequence[Path]) -> Verification:
@@ -88,6 +108,13 @@ def verify_cut(book: Codebook, confirmed: Confirmed, features: Sequence[Path]) -
     totals = count_totals(features, f"{scale.key}_total", confirmed.key, book.list_cases(scale))
     bound, upwards = float(scale.cut[2:]), scale.cut.startswith(">=")
     return measure_cut(totals, totals.totals >= bound if upwards else totals.totals <= bound)
+
+
+def list_totals(book: Codebook, confirmed: Confirmed) -> list[float]:
+    """The totals that the scale has, nobody's answers missing."""
+    scale = book.scale(confirmed.scale)
+    low, high = book.span_total(scale)
+    return [float(total) for total in range(int(low), int(high) + 1, scale.multiply)]
 
 
 def count_helpful(feedback: Sequence[Path]) -> dict[str, int]:
@@ -107,37 +134,56 @@ def count_totals(features: Sequence[Path], total: str, confirmed: str, cases: Se
                 is_case = np.isin(np.array(found.to_pylist(), dtype=object), np.array(cases, dtype=object))
                 parts.append((rows[total].to_numpy(), rows["weight"].to_numpy(), looked_at, is_case))
     if not parts:
-        return Totals(*(np.zeros(0, kind) for kind in (float, np.int64, float, np.int64, np.int64)))
+        return Totals(*(np.zeros(0, kind) for kind in (float, float, float, np.int64, np.int64)))
     values, weights, looked_at, is_case = (np.concatenate(column) for column in zip(*parts, strict=True))
     totals, place = np.unique(values, return_inverse=True)
 
     def add(what: npt.NDArray[Any]) -> Floats:
         return np.bincount(place, weights=what, minlength=len(totals)).astype(np.float64)
 
-    counts = [add(what).astype(np.int64) for what in (np.ones(len(values)), looked_at, is_case)]
-    return Totals(totals, counts[0], add(weights), counts[1], counts[2])
+    return Totals(totals, add(weights), add(weights**2), add(looked_at).astype(np.int64), add(is_case).astype(np.int64))
 
 
 def measure_cut(counted: Totals, positive: npt.NDArray[np.bool_]) -> Verification:
-    """`positive` (C) says which totals pass the cut."""
-    others = counted.verified - counted.cases
-    if min(counted.cases.sum(), others.sum()) < FEWEST or not counted.weights.sum():
-        return Verification(counted)
-    middle = np.average(counted.totals, weights=counted.verified)
-    spread = np.sqrt(np.average((counted.totals - middle) ** 2, weights=counted.verified)) or 1.0
-    design = np.column_stack([np.ones(len(counted.totals)), (counted.totals - middle) / spread])
-    found, covariance = fit_firth(design, counted.verified.astype(float), counted.cases.astype(float))
-    logit, half = design @ found, NORMAL_95 * np.sqrt(np.einsum("ci,ij,cj->c", design, covariance, design))
-    drawn = np.random.default_rng(SEED).multivariate_normal(found, covariance, DRAWS, method="cholesky")
-    chances = _expit(drawn @ design.T)
-    corrected = _describe_cut(_expit(logit), counted.weights, positive)
-    draws = _describe_cut(chances, counted.weights, positive)
+    """`positive` (C) says which totals pass the cut.
+
+    Intervals hold the draw of people, taken as independent, and that of the curve.
+    """
+    verified, cases = int(counted.verified.sum()), int(counted.cases.sum())
+    sides = (int(counted.verified[positive].sum()), int(counted.verified[~positive].sum()))
+    if min(cases, verified - cases, *sides) < FEWEST or not counted.weights.sum():
+        return Verification(verified, cases)
+    curve = fit_curve(counted)
+    design = curve.design(counted.totals)
+    random = np.random.default_rng(SEED)
+    chances = _expit(random.multivariate_normal(curve.found, curve.covariance, DRAWS, method="cholesky") @ design.T)
+    noise = random.standard_normal((DRAWS, len(counted.totals)))
+    weights = np.maximum(counted.weights + noise * np.sqrt(counted.squares), 0.0)
+    corrected = _describe_cut(_expit(design @ curve.found), counted.weights, positive)
+    draws = _describe_cut(chances, weights, positive)
     naive = _describe_cut(counted.cases / np.maximum(counted.verified, 1), counted.verified.astype(float), positive)
     accuracy = {}
     for key, value in corrected.items():
         ends = np.quantile(draws[key], [0.025, 0.975])
         accuracy[key] = Figure(*map(_number, (naive[key], value, *ends)))
-    return Verification(counted, _expit(logit), _expit(logit - half), _expit(logit + half), accuracy)
+    return Verification(verified, cases, curve, accuracy)
+
+
+def fit_curve(counted: Totals) -> Curve:
+    """People who were looked at have two totals at least."""
+    counts, cases = counted.verified.astype(float), counted.cases.astype(float)
+    middle = float(np.average(counted.totals, weights=counts))
+    spread = float(np.sqrt(np.average((counted.totals - middle) ** 2, weights=counts)))
+    design = np.column_stack([np.ones(len(counts)), (counted.totals - middle) / spread])
+    found, covariance = fit_firth(design, counts, cases)
+    for _ in range(STEPS):
+        chance = _expit(design @ found)
+        step = (cases - counts * chance).sum() / (counts * chance * (1 - chance)).sum()
+        found = found + np.array([step, 0.0])
+        if abs(step) < SMALL:
+            break
+    seen = counted.totals[counts > 0]
+    return Curve(middle, spread, found, covariance, float(seen[0]), float(seen[-1]))
 
 
 def fit_firth(design: Floats, counts: Floats, cases: Floats) -> tuple[Floats, Floats]:
@@ -173,7 +219,7 @@ def fit_firth(design: Floats, counts: Floats, cases: Floats) -> tuple[Floats, Fl
 
 
 def _describe_cut(chance: Floats, weights: Floats, positive: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Shares, of chances of a case (..., C) among people by total (C)."""
+    """Shares, of chances of a case (..., C) among people whose weights by total are (..., C)."""
     cases, others = chance * weights, (1 - chance) * weights
 
     def part(some: Floats, chosen: npt.NDArray[np.bool_]) -> Any:
@@ -183,9 +229,9 @@ def _describe_cut(chance: Floats, weights: Floats, positive: npt.NDArray[np.bool
         return {
             "sensitivity": part(cases, positive) / cases.sum(axis=-1),
             "specificity": part(others, ~positive) / others.sum(axis=-1),
-            "positive_predictive_value": part(cases, positive) / weights[positive].sum(),
-            "negative_predictive_value": part(others, ~positive) / weights[~positive].sum(),
-            "prevalence": cases.sum(axis=-1) / weights.sum(),
+            "positive_predictive_value": part(cases, positive) / part(weights, positive),
+            "negative_predictive_value": part(others, ~positive) / part(weights, ~positive),
+            "prevalence": cases.sum(axis=-1) / weights.sum(axis=-1),
         }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.covariate_heads import CovariateHead
 from model.errors import ModelError
-from model.inputs import HELD_OUT_FOLD, READ_ROWS, open_parquet
+from model.inputs import HELD_OUT_FOLD, READ_ROWS, People, open_parquet, read_codes
 from model.network import ProfileNetwork
 from model.spec import CovariateSpec, FeatureSpec
 
@@ -73,6 +73,53 @@ def fit_covariates(
         teaching, judging = torch.nonzero(known & ~held)[:, 0], torch.nonzero(known & held)[:, 0]
         figures.append(_fit_head(head, traits, log_masses, column, weights, teaching, judging))
     return figures
+
+
+def fit_rare(
+    network: ProfileNetwork, figures: Sequence[CovariateFigures], paths: Sequence[Path], weight_column: str | None
+) -> list[CovariateFigures]:
+    """The figures, and heads, of `fit_covariates`, with covariates that too few of its people have fitted on others.
+
+    What clinicians find, say, is known of few: then all people of whom it is are looked for. They need not be like the
+    others, for a head is of the covariate given the traits.
+    """
+    found = list(figures)
+    for place, (head, before) in enumerate(zip(network.covariates, figures, strict=True)):
+        assert isinstance(head, CovariateHead)
+        if before.people >= FEWEST_KNOWN:
+            continue
+        people, values = read_known(paths, network.spec, weight_column, head.spec)
+        if len(values) < FEWEST_KNOWN:
+            continue
+        traits, log_masses = _draw_traits(network, network.categories(torch.from_numpy(people.codes)))
+        weights = torch.from_numpy(people.weights / people.weights.mean()).double()
+        held = torch.from_numpy(people.folds == HELD_OUT_FOLD)
+        parts = (torch.nonzero(chosen & (weights > 0))[:, 0] for chosen in (~held, held))
+        found[place] = _fit_head(head, traits, log_masses, torch.from_numpy(values), weights, *parts)
+    return found
+
+
+def read_known(
+    paths: Sequence[Path], spec: FeatureSpec, weight_column: str | None, part: CovariateSpec
+) -> tuple[People, npt.NDArray[np.float64]]:
+    """The files' first people of whom a covariate is known, MOST_PEOPLE at most, and its values.
+
+    Raises ModelError as `read_covariates` does.
+    """
+    kept, left = [], MOST_PEOPLE
+    for path in paths:
+        with open_parquet(path) as file:
+            names = [*spec.columns, "fold", *([weight_column] if weight_column else []), part.key]
+            for batch in file.iter_batches(READ_ROWS, columns=names):
+                rows = batch.filter(batch.column(part.key).is_valid())[:left]
+                weights = rows.column(weight_column).to_numpy() if weight_column else np.ones(len(rows))
+                people = (read_codes(rows, spec), weights.astype(np.float64), rows.column("fold").to_numpy())
+                kept.append((*people, _read_column(rows.column(part.key), part, path)))
+                left -= len(rows)
+        if left <= 0:
+            break
+    codes, weights, folds, values = (np.concatenate(columns) for columns in zip(*kept, strict=True))
+    return People(codes, weights, folds.astype(np.int64)), values
 
 
 def _fit_head(

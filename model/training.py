@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.amortise import settle_encoder
 from model.covariate_heads import CovariateHead
-from model.covariates import fit_covariates, read_covariates
+from model.covariates import fit_covariates, fit_rare, read_covariates
 from model.design import Design
 from model.drift import share_answers, share_traits
 from model.fitting import Fitted, Task, TrainingSettings, fit
@@ -80,7 +80,7 @@ def train(
         else:
             network, told = _start(task, folder, sample, progress, fit)
         reference = champion.reference if champion else network.without_covariates()
-        told["covariates"] = teach_covariates(network, spec, paths, sample)
+        told["covariates"] = teach_covariates(network, spec, paths, sample, settings.weight_column)
         settle_encoder(network, inputs.held_out >= 0, settings.seed, settings.settle_steps, settings.device)
         validation = validate(network, inputs)
         norms = make_norms(network, paths, settings.weight_column)
@@ -169,13 +169,14 @@ def _tell_history(fitted: Fitted[ProfileNetwork]) -> dict[str, Any]:
 
 
 def teach_covariates(
-    network: ProfileNetwork, spec: FeatureSpec, paths: Sequence[Path], sample: People
+    network: ProfileNetwork, spec: FeatureSpec, paths: Sequence[Path], sample: People, weight_column: str | None
 ) -> list[dict[str, Any]]:
     """Tonight's covariates, which need not be those that the champion knew, given the finished traits."""
     network.spec = spec
     network.covariates = nn.ModuleList([CovariateHead(part, network.traits) for part in spec.covariates])
     values = read_covariates(paths, spec, len(sample.codes))
-    return [asdict(found) for found in fit_covariates(network, *tell_sample(network, sample), sample.folds, values)]
+    figures = fit_covariates(network, *tell_sample(network, sample), sample.folds, values)
+    return [asdict(found) for found in fit_rare(network, figures, paths, weight_column)]
 
 
 def tell_sample(network: ProfileNetwork, sample: People) -> tuple[Tensor, Tensor]:

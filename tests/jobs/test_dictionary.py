@@ -44,7 +44,9 @@ def test_every_column_of_every_table_is_there_once_and_has_a_meaning(name: str, 
     rows = read_rows(tmp_path)
     listed = [(row["table"], row["column"]) for row in rows]
     expected = [(table, c.name) for table, columns in TABLES.items() for c in columns(book)]
-    assert sorted(listed) == sorted([*expected, *((table, "run_date") for table in TABLES)])
+    assert sorted(listed) == sorted(
+        [*expected, *((table, "run_date") for table, columns in TABLES.items() if columns(book))]
+    )
     assert all(row["meaning"] and row["type"] for row in rows)
     assert tuple(rows[0]) == FIELDS
 
@@ -61,7 +63,7 @@ def test_the_page_names_the_same_columns_and_loads_nothing(tmp_path: Path) -> No
     page = (tmp_path / "data_dictionary.html").read_text()
     assert all(f"<code>{row['column']}</code>" in page for row in read_rows(tmp_path))
     assert not re.search(r"https?://|<script|<link|<img", page)
-    assert page.count("<caption>") == len(TABLES)
+    assert page.count("<caption>") == len({row["table"] for row in read_rows(tmp_path)})
 
 
 def test_a_codebooks_words_are_escaped(tmp_path: Path) -> None:

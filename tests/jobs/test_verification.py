@@ -5,13 +5,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.verification import FEWEST, Totals, fit_firth, measure_cut
+from jobs.verification import Totals, fit_firth, measure_cut
 
 CUT = 10
 
 
 def expit(value: np.ndarray) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-value)))
+
+
+def find_truth() -> dict[str, float]:
+    """Of the population that people are drawn from."""
+    rng = np.random.default_rng(0)
+    total = rng.binomial(27, rng.beta(1.1, 4.0, 2_000_000))
+    chance, positive = expit(-4.0 + 0.32 * total), total >= CUT
+    return {
+        "sensitivity": chance[positive].sum() / chance.sum(),
+        "specificity": (1 - chance[~positive]).sum() / (1 - chance).sum(),
+        "prevalence": chance.mean(),
+    }
+
+
+TRUTH = find_truth()
 
 
 def simulate(seed: int, people: int, looked_at: np.ndarray) -> tuple[Totals, dict[str, float]]:
@@ -22,15 +37,8 @@ def simulate(seed: int, people: int, looked_at: np.ndarray) -> tuple[Totals, dic
     case = rng.random(people) < expit(-4.0 + 0.32 * total)
     seen = rng.random(people) < looked_at[total]
     values = np.arange(28.0)
-    counts = [np.bincount(total, minlength=28, weights=what) for what in (np.ones(people), weight, seen, seen & case)]
-    positive = total >= CUT
-    truth = {
-        "sensitivity": weight[positive & case].sum() / weight[case].sum(),
-        "specificity": weight[~positive & ~case].sum() / weight[~case].sum(),
-        "prevalence": weight[case].sum() / weight.sum(),
-    }
-    whole = [one.astype(np.int64) for one in (counts[0], counts[2], counts[3])]
-    return Totals(values, whole[0], counts[1], whole[1], whole[2]), truth
+    sums = [np.bincount(total, minlength=28, weights=what) for what in (weight, weight**2, seen, seen & case)]
+    return Totals(values, *sums[:2], sums[2].astype(np.int64), sums[3].astype(np.int64)), TRUTH
 
 
 def test_the_bias_of_looking_at_high_totals_is_taken_out() -> None:
@@ -39,12 +47,13 @@ def test_the_bias_of_looking_at_high_totals_is_taken_out() -> None:
     for seed in range(60):
         counted, truth = simulate(seed, 20_000, chosen)
         found = measure_cut(counted, counted.totals >= CUT)
-        assert found.accuracy is not None and found.probability is not None
+        assert found.accuracy is not None and found.curve is not None
         for key, value in truth.items():
             figure = found.accuracy[key]
             assert figure.low is not None and figure.high is not None
             covered.setdefault(key, []).append(figure.low <= value <= figure.high)
-        assert np.all(np.diff(found.probability) > 0)
+        rows = found.to_rows([float(one) for one in range(28)])
+        assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
         # As it stands among those who were looked at, the cut seems to miss next to nobody.
         naive = found.accuracy["sensitivity"]
         assert naive.verified is not None and naive.verified - truth["sensitivity"] > 0.1
@@ -59,18 +68,38 @@ def test_a_constant_alone_has_firths_closed_form(people: int, share: float) -> N
     assert expit(found)[0] == pytest.approx((cases + 0.5) / (people + 1), abs=1e-6)
 
 
-def test_totals_that_part_cases_from_others_have_the_closed_form_of_two_shares() -> None:
+def test_shares_are_those_of_the_people_who_were_looked_at_and_only_there() -> None:
+    """Two totals alone are told apart exactly: the constant is fitted without a penalty, so that sums agree."""
+    totals, seen, cases = np.array([3.0, 9.0, 15.0, 20.0]), np.array([0, 25, 30, 0]), np.array([0, 5, 27, 0])
+    found = measure_cut(Totals(totals, seen + 9.0, seen + 9.0, seen, cases), totals >= CUT)
+    rows = found.to_rows([3.0, 9.0, 12.0, 15.0, 20.0])
+    assert [row["total"] for row in rows] == [9.0, 12.0, 15.0]
+    chances = np.array([row["probability"] for row in rows])
+    assert 25 * chances[0] + 30 * chances[2] == pytest.approx(32, abs=1e-6)
+    assert all(0 < row["low"] < row["probability"] < row["high"] < 1 for row in rows)
+
+
+def test_cases_that_the_total_parts_from_others_have_finite_chances() -> None:
     totals, seen, cases = np.array([3.0, 15.0]), np.array([25, 30]), np.array([0, 30])
-    found = measure_cut(Totals(totals, seen, seen.astype(float), seen, cases), totals >= CUT)
-    assert found.probability == pytest.approx([0.5 / 26, 30.5 / 31], abs=1e-6)
-    assert found.low is not None and found.high is not None
-    assert np.all((found.low > 0) & (found.low < found.probability) & (found.probability < found.high))
+    found = fit_firth(np.array([[1.0, 0.0], [1.0, 1.0]]), seen.astype(float), cases.astype(float))[0]
+    assert expit(np.array([found[0], found.sum()])) == pytest.approx([0.5 / 26, 30.5 / 31], abs=1e-6)
+    (low, high) = measure_cut(Totals(totals, seen + 0.0, seen + 0.0, seen, cases), totals >= CUT).to_rows([3.0, 15.0])
+    assert 0 < low["probability"] < 0.05 < 0.95 < high["probability"] < 1
 
 
-def test_too_few_tell_nothing_and_the_counts_stay() -> None:
-    seen = np.array([FEWEST, FEWEST - 1])
-    counted = Totals(np.array([0.0, 12.0]), seen + 5, seen + 5.0, seen, np.array([0, FEWEST - 1]))
-    found = measure_cut(counted, counted.totals >= CUT)
-    assert found.probability is None and found.to_json()["accuracy"] is None
-    assert [row["probability"] for row in found.to_rows()] == [None, None]
-    assert [row["verified"] for row in found.to_rows()] == [FEWEST, FEWEST - 1]
+# looked at | cases of them | why nothing is told
+TOO_FEW = """
+20 19       | 0 19          | fewer than 20 cases
+40 40       | 25 40         | fewer than 20 others
+0 60        | 0 30          | nobody below the cut
+60 0        | 30 0          | nobody at the cut
+"""
+
+
+@pytest.mark.parametrize("line", TOO_FEW.strip().splitlines())
+def test_too_few_tell_nothing_but_their_number(line: str) -> None:
+    seen, cases, _ = ([int(word) for word in part.split() if word.isdigit()] for part in line.split("|"))
+    totals = Totals(np.array([0.0, 12.0]), np.full(2, 90.0), np.full(2, 90.0), np.array(seen), np.array(cases))
+    found = measure_cut(totals, totals.totals >= CUT)
+    assert found.to_json() == {"verified": sum(seen), "cases": sum(cases), "accuracy": None}
+    assert found.to_rows([0.0, 12.0]) == []

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,24 @@ from tests.nights.small_night import CODEBOOK, COLUMNS, SECOND, THIRD, CommandLi
 from tests.nights.test_person import TABLE
 
 HEAD = "respondent,said_at,helpful,severity"
-MARK = "zq-unknown-31bd"  # an id that nobody has
-# Of people who are accepted.
-BROKEN = (
-    "P000700,2026-03-09,1,ill",  # after the night
-    "P000701,2026-03-01,5,none",
-    "P000702,2026-03-01,1,dreadful",
-    "P000703,2026-03-01,,",
-    "P000704,soon,0,",
-)
+MARK, REFUSING = "zq-unknown-31bd", "P000709"  # an id that nobody has; somebody who has not agreed
+BROKEN = {
+    "P000701,2026-03-01,5,none": "feedback_helpful_values",
+    "P000702,2026-03-01,1,dreadful": "feedback_confirmed_values",
+    "P000703,2026-03-01,,": "feedback_empty",
+    "P000704,soon,0,": "feedback_given_at",
+    "P000705,2026-03-01,,ill": "feedback_contradicted",
+    "P000705,2026-03-01,,none": "feedback_contradicted",
+}
+APART = ("P000706,2026-03-02,,ill", "P000706,2026-03-02T02:00:00,1,")  # a clinician, then the person
+OLD = "P000708,2026-01-01,,ill"  # before the answers: not about them
+COUNTED_OUT = {
+    "P000700,2026-03-09,1,ill": "later",
+    "P000707,2026-03-01": "malformed",
+    f"{REFUSING},2026-03-01,1,ill": "unknown",
+    f"{MARK},2026-03-01,1,ill": "unknown",
+    ",2026-03-01,1,ill": "unknown",
+}
 
 
 def find_totals(rows: Iterable[list[Any]]) -> dict[str, int | None]:
@@ -49,12 +59,12 @@ def say_feedback(rows: list[list[Any]]) -> list[str]:
             ill = draw.random() < 1 / (1 + np.exp(3.5 - 0.7 * total))
             lines.append(f"{person},{SECOND}T01:00:00,{draw.integers(0, 2)},{'ill' if ill else 'none'}")
     again = [line.replace(SECOND, "2026-02-20") for line in lines[:7]]
-    return [*lines, *again, *BROKEN, f"{MARK},2026-03-01,1,ill", ",2026-03-01,1,ill"]
+    return [*lines, *again, *BROKEN, *APART, OLD, *COUNTED_OUT]
 
 
 def write(folder: Path, rows: list[list[Any]], feedback: list[str], head: str = HEAD) -> Path:
     folder.mkdir(parents=True)
-    lines = [[*COLUMNS, "agreed"], *[[*row, "yes"] for row in rows]]
+    lines = [[*COLUMNS, "agreed"], *[[*row, "no" if row[0] == REFUSING else "yes"] for row in rows]]
     (folder / "people.csv").write_text("\n".join(",".join(map(str, line)) for line in lines) + "\n")
     (folder / "feedback.csv").write_text("\n".join([head, *feedback]) + "\n")
     return folder
@@ -105,23 +115,23 @@ def night(commands: CommandLine, book: Path, extract: Path, tmp_path_factory: py
 def test_every_row_is_accepted_set_aside_superseded_or_counted_out(night: Published) -> None:
     delivered = len((night.extract / "feedback.csv").read_text().splitlines()) - 1
     counts = night.manifest["stages"]["validate"]["details"]["feedback"]
-    kept, broken = night.read("validate", "feedback"), night.read("validate", "feedback_quarantine")
-    assert (
-        counts["delivered"] == delivered == sum(counts[f] for f in ("accepted", "quarantined", "superseded", "unknown"))
-    )
-    # Of the people from the 800th on all are accepted; nobody is who the last two rows speak of.
     assert counts == {
-        **{"delivered": delivered, "accepted": delivered - 14, "quarantined": 5, "superseded": 7, "unknown": 2}
+        **{"delivered": delivered, "quarantined": len(BROKEN), "superseded": 7, **Counter(COUNTED_OUT.values())},
+        "accepted": delivered - len(BROKEN) - 7 - len(COUNTED_OUT),
     }
-    assert len(kept) == counts["accepted"] == len({row["person_id"] for row in kept})
-    assert {row["given_at"].date().isoformat() for row in kept} == {SECOND}
-    reasons = {row["person_id"]: row["failed_rules"] for row in broken}
-    assert [reasons[night.find_person(line[:7])] for line in BROKEN] == [
-        *(["feedback_given_at"], ["feedback_helpful_values"], ["feedback_confirmed_values"]),
-        *(["feedback_empty"], ["feedback_given_at"]),
-    ]
-    held = [file for file in night.lake.root.rglob("*") if file.is_file() and MARK.encode() in file.read_bytes()]
-    assert held == [] and MARK not in night.said
+    kept = {row["person_id"]: row for row in night.read("validate", "feedback")}
+    assert len(kept) == counts["accepted"] - 1  # of one person two rows are kept
+    both = kept[night.find_person("P000706")]
+    assert (both["helpful"], both["confirmed"]) == (True, "high")
+    assert both["confirmed_at"] < both["given_at"]
+    broken = [(row["person_id"], *row["failed_rules"]) for row in night.read("validate", "feedback_quarantine")]
+    assert sorted(broken) == sorted((night.find_person(line[:7]), rule) for line, rule in BROKEN.items())
+    for somebody in (MARK, night.find_person(REFUSING), night.find_person(MARK)):
+        files = [file for file in night.lake.root.rglob("*") if file.is_file()]
+        assert [file for file in files if somebody.encode() in file.read_bytes()] == []
+        assert somebody not in night.said
+    for table in ("feedback", "feedback_quarantine"):
+        assert night.find_person(REFUSING) not in {row["person_id"] for row in night.read("validate", table)}
 
 
 def test_the_cut_stays_and_corrected_figures_stand_beside_it(night: Published) -> None:
@@ -131,23 +141,28 @@ def test_the_cut_stays_and_corrected_figures_stand_beside_it(night: Published) -
         "yes": sum(row["helpful"] is True for row in kept),
         "no": sum(row["helpful"] is False for row in kept),
     }
+    features = {row["person_id"]: row for row in night.read("preprocess", "features")}
+    looked_at = [row for row in features.values() if row["mood_confirmed"] is not None]
+    assert features[night.find_person(OLD[:7])]["mood_confirmed"] is None
+    assert len(looked_at) == len([row for row in kept if row["confirmed"]]) - 1
+    told_of = [row for row in looked_at if row["mood_total"] is not None]
+    assert told["verified"] == len(told_of)
+    assert told["cases"] == sum(row["mood_confirmed"] == "high" for row in told_of)
     rows = night.read("aggregate", "calibration")
-    assert sum(row["verified"] for row in rows) == told["verified"] == len(kept)
-    assert sum(row["cases"] for row in rows) == told["cases"] == sum(row["confirmed"] == "high" for row in kept)
     chances = [row["probability"] for row in rows]
     assert chances == sorted(chances) and all(row["low"] < row["probability"] < row["high"] for row in rows)
     # The simulated clinician's own curve.
     assert all(row["low"] < 1 / (1 + np.exp(3.5 - 0.7 * row["total"])) < row["high"] for row in rows)
     sensitivity = told["accuracy"]["sensitivity"]
     assert sensitivity["low"] < sensitivity["corrected"] < sensitivity["high"] < sensitivity["verified"]
-    features = {row["person_id"]: row for row in night.read("preprocess", "features")}
-    assert sum(row["mood_confirmed"] is not None for row in features.values()) == len(kept)
     bands = {"low": (0, 5), "high": (5, 99)}
     for row in features.values():
         if row["mood_band"]:
             low, high = bands[row["mood_band"]]
             assert low <= row["mood_total"] < high
-    model = night.lake.root / night.manifest["stages"]["train"]["details"]["folder"]
+    trained = night.manifest["stages"]["train"]["details"]
+    assert trained["confirmed"]["learned"] and trained["confirmed"]["people"] >= 100
+    model = night.lake.root / trained["folder"]
     card = (model / "card.md").read_text()
     assert "What clinicians found" in card and "severity that a clinician found" in card
     assert f"found {told['cases']:,} of them to be at the cut (≥ 5)" in card
@@ -193,15 +208,20 @@ def test_a_person_is_given_what_they_said_and_takes_it_with_them(
     for table in ("feedback", "feedback_quarantine", "features"):
         for file in (lake.root / "restricted" / table).rglob("*.parquet"):
             assert person not in pq.read_table(file, partitioning=None)["person_id"].to_pylist()
+    before = {row["person_id"] for row in night.read("validate", "feedback")} - {person}
+    assert commands("rotate-key", "--lake", lake.root, "--reason", "a new year").code == 0
+    files = list((lake.root / "restricted" / "feedback").rglob("*.parquet"))
+    after = {one for file in files for one in pq.read_table(file, partitioning=None)["person_id"].to_pylist()}
+    assert len(after) == len(before) and not after & before
 
 
 def test_too_much_broken_feedback_stops_the_night(
     commands: CommandLine, night: Published, book: Path, tmp_path: Path
 ) -> None:
     rows = simulate_rows(2, SECOND)
-    few = [f"P{number:06d},2026-03-01,1,dreadful" for number in range(900, 905)]
+    few = [f"P{number:06d},2026-03-01,1,dreadful" for number in range(900, 920)]
     for name, feedback, head, code, sentence in (
-        ("broken", few, HEAD, 4, "5 of 5 rows of feedback break a rule"),
+        ("broken", few, HEAD, 4, "20 of 20 rows of feedback break a rule"),
         ("columns", few, HEAD.replace("severity", "grade"), 3, "feedback.csv: the feedback has no column severity"),
     ):
         extract = write(tmp_path / name, rows, feedback, head)
@@ -210,14 +230,31 @@ def test_too_much_broken_feedback_stops_the_night(
     assert night.lake.open_nights() == []
 
 
-def test_nobody_has_said_anything_yet(commands: CommandLine, night: Published, book: Path, tmp_path: Path) -> None:
-    lake = Lake(shutil.copytree(night.lake.root, tmp_path / "lake"))
-    ended = validate(commands, lake, book, write(tmp_path / "silent", simulate_rows(2, SECOND), []))
-    assert ended.code == 0, ended.said
-    record = json.loads((lake.open_nights()[0].folder / "validate.json").read_text())
-    assert record["details"]["feedback"] == dict.fromkeys(
-        ("delivered", "accepted", "quarantined", "superseded", "unknown"), 0
-    )
+def test_a_few_broken_rows_stop_nobody_and_ids_that_nobody_has_are_told_of(
+    commands: CommandLine, night: Published, book: Path, tmp_path: Path
+) -> None:
+    fates = ("delivered", "accepted", "quarantined", "superseded", "later", "unknown", "malformed")
+    for name, feedback, seen, warned in (
+        ("silent", [], {}, []),
+        ("few", ["P000900,2026-03-01,1,dreadful"], {"delivered": 1, "quarantined": 1}, []),
+        (
+            "strangers",
+            [f"X{number},2026-03-01,1,ill" for number in range(30)],
+            {"delivered": 30, "unknown": 30},
+            [
+                {
+                    "rule": "feedback",
+                    "message": "of 30 rows of feedback 30 are about nobody who is accepted, 0 cannot be read",
+                }
+            ],
+        ),
+    ):
+        lake = Lake(shutil.copytree(night.lake.root, tmp_path / name))
+        ended = validate(commands, lake, book, write(tmp_path / f"{name}_extract", simulate_rows(2, SECOND), feedback))
+        assert ended.code == 0, ended.said
+        details = json.loads((lake.open_nights()[0].folder / "validate.json").read_text())["details"]
+        assert details["feedback"] == {**dict.fromkeys(fates, 0), **seen}
+        assert [one for one in details["warnings"] if one["rule"] == "feedback"] == warned
 
 
 def validate(commands: CommandLine, lake: Lake, book: Path, extract: Path) -> Ended:

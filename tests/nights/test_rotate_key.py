@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks.endings import read_view
 from jobs import rewrite_people, rotate_key
-from jobs.lake import PEOPLE_TABLES, Lake
+from jobs.lake import Lake
 from jobs.pseudonym import digest_ids, list_pseudonyms, read_key
 from jobs.withdrawn import read_withdrawn
-from tests.nights.test_withdraw import ACCEPTED, QUARANTINED, Ask, ask, describe, find_places, lake, published
+from tests.nights.test_withdraw import ACCEPTED, HELD, QUARANTINED, Ask, ask, describe, find_places, lake, published
 
 __all__ = ["ask", "lake", "published"]  # fixtures
 pytestmark = pytest.mark.usefixtures("own_logs")
@@ -24,7 +24,7 @@ def key_of(lake: Lake) -> bytes:
 def test_every_pseudonym_follows_the_new_key(lake: Lake, ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("withdraw") == 0
     assert ask("export-person", ids=ACCEPTED) == 0
-    before = {table: read_view(lake.root, "restricted", table) for table in PEOPLE_TABLES}
+    before = {table: read_view(lake.root, "restricted", table) for table in HELD}
     (old,) = digest_ids([ACCEPTED.encode()], key_of(lake))
     blocked, name = len(read_withdrawn(lake)), lake.key_name()
     assert old
@@ -33,7 +33,7 @@ def test_every_pseudonym_follows_the_new_key(lake: Lake, ask: Ask, capsys: pytes
         (new,) = digest_ids([ACCEPTED.encode()], key_of(lake))
         assert new and new != old
         assert lake.key_name() != name
-        for table in PEOPLE_TABLES:
+        for table in HELD:
             after = read_view(lake.root, "restricted", table)
             assert sorted(str(row[1:]) for row in after) == sorted(str(row[1:]) for row in before[table])
             assert not {row[0] for row in after} & {row[0] for row in before[table]}
