@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import expit
 
 from model.covariate_heads import CovariateHead
-from model.covariates import CovariateFigures, fit_covariates, read_covariates
+from model.covariates import MOST_PEOPLE, CovariateFigures, fit_covariates, fit_rare, read_covariates, read_known
 from model.errors import ModelError
 from model.spec import CovariateSpec, FeatureSpec, compare_specs
 from tests.model.conftest import Trained
@@ -157,6 +157,33 @@ def test_the_same_numbers_every_time(trained, simulated):
     codes, values = simulated
     first, second = (fit_simulated(trained, values[:2000], codes[:2000])[0] for _ in range(2))
     assert first == second
+
+
+def test_what_is_known_of_few_is_learned_of_whoever_has_it(trained, simulated, tmp_path):
+    """Nobody among the first people; of the others those with a high first trait alone, as clinicians might choose."""
+    codes, values = simulated
+    people = min(len(codes), 8_000)
+    codes, values = codes[:people], values[:people].copy()
+    chosen = np.random.default_rng(1).random(people) < 0.4
+    values[~chosen | (codes[:, 0] < 1), 1] = np.nan
+    spec = replace(trained.result.network.spec, covariates=(COVARIATES[1],))
+    texts = [None if np.isnan(value) else str(int(value)) for value in values[:, 1]]
+    table = {key: codes[:, place] for place, key in enumerate(spec.columns)}
+    table |= {"fold": np.arange(people) % 10, "urban": pa.array(texts, pa.string())}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet", row_group_size=1_000)
+    found, values_read = read_known([tmp_path / "a.parquet"], spec, None, COVARIATES[1])
+    known = ~np.isnan(values[:, 1])
+    np.testing.assert_array_equal(found.codes, codes[known])
+    np.testing.assert_array_equal(values_read, values[known, 1])
+    assert known.sum() < MOST_PEOPLE
+    network = trained.result.network.copy()
+    network.spec, network.covariates = spec, torch.nn.ModuleList([CovariateHead(COVARIATES[1], 2)])
+    nothing = [CovariateFigures("urban", "binary", 0, {"0": 0, "1": 0}, [], None, None)]
+    (learned,) = fit_rare(network, nothing, [tmp_path / "a.parquet"], None)
+    assert learned.people == int((known & (np.arange(people) % 10 != 0)).sum())
+    np.testing.assert_allclose(learned.slopes, SLOPES["urban"], atol=0.3)
+    enough = [replace(nothing[0], people=100)]
+    assert fit_rare(network, enough, [tmp_path / "a.parquet"], None) == enough
 
 
 def test_the_network_is_left_as_it_was(trained, simulated):
