@@ -134,9 +134,10 @@ def _find_strange_feedback(book: "Codebook") -> Iterator[str]:
     if unknown := sorted(set(confirmed.map.values()) - set(scale.bands)):
         yield f"feedback: confirmed: {scale.key} has no band {unknown[0]}"
     bound, upwards = int(scale.cut[2:]), scale.cut.startswith(">=")
-    beyond = bound if upwards else bound // scale.multiply * scale.multiply + scale.multiply
-    if beyond not in scale.bands.values():
-        yield f"feedback: confirmed: no band of {scale.key} starts at {beyond}, where its cut parts the totals"
+    step = scale.multiply  # nobody has a total between two steps: a band may start anywhere there
+    low, high = (bound, -(-bound // step) * step) if upwards else (bound + 1, bound // step * step + step)
+    if not any(low <= start <= high for start in scale.bands.values()):
+        yield f"feedback: confirmed: no band of {scale.key} starts at {high}, where its cut parts the totals"
     if confirmed.key in book.column_types():
         yield f"feedback: confirmed: the extract has a column {confirmed.key}, which the features need: rename it there"
     cases = set(book.list_cases(scale))

@@ -292,7 +292,8 @@ def _measure_quality(job: Job, profile: Profile) -> list[dict[str, Any]]:
         for stage, reason, rows in where
     ]
     # Names alone: a warning's message may hold an exact count.
-    warned = sorted({str(warning["rule"]) for warning in validated.details["warnings"]})
+    # That of feedback is of no row that a figure is made of.
+    warned = sorted({str(warning["rule"]) for warning in validated.details["warnings"]} - {"feedback"})
     shown += [{"stage": "warned", "reason": rule, "rows": None, **no_rate, "disclosure": "shown"} for rule in warned]
     totals = {scale.key: f"{scale.key}_total" for scale in job.book.scales}
     answered = count_answers(job.night.paths("preprocess", "features"), totals)

@@ -38,7 +38,10 @@ class Written:
 
 
 def write_feedback(job: Job, told: Told, people: DataFrame) -> Written:
-    """`people` have a `person_id` each. Raises TooMuchQuarantined where more is broken than the codebook allows."""
+    """`people` are who is accepted: see `judge_feedback`.
+
+    Raises TooMuchQuarantined where more is broken than the codebook allows.
+    """
     assert job.book.feedback
     judged = judge_feedback(told.frame, job.book.feedback, people, job.run_date).persist(StorageLevel.DISK_ONLY)
     found = {row["fate"]: row["count"] for row in judged.groupBy("fate").count().collect()}
@@ -63,9 +66,15 @@ def write_feedback(job: Job, told: Told, people: DataFrame) -> Written:
 def judge_feedback(told: DataFrame, feedback: Feedback, people: DataFrame, run_date: date) -> DataFrame:
     """Every row with its `fate` and `failed_rules`; what it says in columns of the tables' names, and RAW as delivered.
 
-    Of what rows that break no rule say of a person, the latest counts, of helpfulness and severity each.
+    Of what rows that break no rule say of a person, the latest counts, of helpfulness and severity each, a finding of
+    the time of the answers before others; what does not count is null. `people` have a `person_id` each, and
+    `answered_at`, null where nobody knows.
     """
-    texts = {name: F.nullif(F.trim(F.col(column)), F.lit("")) for name, column in list_columns(feedback).items()}
+    # A line that cannot be read may keep its fields: nothing of it is looked at.
+    texts = {
+        name: F.when(~F.col("malformed"), F.nullif(F.trim(F.col(column)), F.lit("")))
+        for name, column in list_columns(feedback).items()
+    }
     flags = feedback.helpful.flags if feedback.helpful else {}
     bands = feedback.confirmed.bands if feedback.confirmed else {}
     read = told.select(
@@ -77,7 +86,7 @@ def judge_feedback(told: DataFrame, feedback: Feedback, people: DataFrame, run_d
         _look_up(texts.get("helpful"), flags).cast("boolean").alias("helpful"),
         _look_up(texts.get("confirmed"), bands).cast("string").alias("confirmed"),
     )
-    known = people.select("person_id").distinct().withColumn("known", F.lit(True))
+    known = people.select("person_id", "answered_at").withColumn("known", F.lit(True))
     said = [name for name in texts if name != "given_at"]
     rules = {"given_at": F.col("given_at").isNull()}
     rules |= {f"{name}_values": F.col(name + RAW).isNotNull() & F.col(name).isNull() for name in said}
@@ -93,24 +102,34 @@ def judge_feedback(told: DataFrame, feedback: Feedback, people: DataFrame, run_d
         .when(F.col("given_at") >= tomorrow, F.lit("later"))
         .when(F.size("failed_rules") > 0, F.lit("quarantined"))
     )
-    sorted_out = judged.withColumn("out", out)
-    # Among whole rows, of those that say anything of it.
-    ranks = []
+    sorted_out = judged.withColumn("out", out).withColumn("timely", is_timely(feedback, "given_at", "answered_at"))
+    equals = [F.desc_nulls_last(name) for name in (*said, "source_file")]
+    counting = {}
     for name in said:
         telling = F.col("out").isNull() & F.col(name).isNotNull()
-        latest = Window.partitionBy("person_id", telling).orderBy(F.desc("given_at"), F.desc("source_file"))
-        ranks.append(telling & (F.row_number().over(latest) == 1))
-    fate = F.coalesce("out", F.when(F.greatest(*ranks, F.lit(False)), F.lit("accepted")), F.lit("superseded"))
-    fated: DataFrame = sorted_out.withColumn("fate", fate)
+        first = [F.desc("timely"), F.desc("given_at")] if name == "confirmed" else [F.desc("given_at")]
+        latest = Window.partitionBy("person_id", telling).orderBy(*first, *equals)
+        counting[name] = telling & (F.row_number().over(latest) == 1)
+    fate = F.coalesce(
+        F.col("out"), F.when(F.greatest(*counting.values(), F.lit(False)), F.lit("accepted")), F.lit("superseded")
+    )
+    counted = {name: F.when(counts, F.col(name)) for name, counts in counting.items()}
+    fated: DataFrame = sorted_out.withColumns({**counted, "fate": fate})
     return fated
 
 
+def is_timely(feedback: Feedback, found_at: str, answered_at: str) -> Column:
+    """Whether a finding is of the time of the answers; where nobody knows when they were given, all are."""
+    days = F.date_diff(F.col(found_at), F.col(answered_at))
+    return F.coalesce(days.between(0, feedback.confirmed.within_days if feedback.confirmed else 0), F.lit(True))
+
+
 def keep_latest(accepted: DataFrame) -> DataFrame:
-    """One row a person: the latest of each thing that was said."""
+    """One row a person: of each thing that was said what counts, which one of the rows has."""
     return accepted.groupBy("person_id").agg(
         F.max("given_at").alias("given_at"),
-        F.max_by("helpful", F.when(F.col("helpful").isNotNull(), F.col("given_at"))).alias("helpful"),
-        F.max_by("confirmed", F.when(F.col("confirmed").isNotNull(), F.col("given_at"))).alias("confirmed"),
+        F.max("helpful").alias("helpful"),
+        F.max("confirmed").alias("confirmed"),
         F.max(F.when(F.col("confirmed").isNotNull(), F.col("given_at"))).alias("confirmed_at"),
     )
 
@@ -122,10 +141,11 @@ def list_columns(feedback: Feedback) -> dict[str, str]:
 
 
 def _look_up(text: Column | None, values: Mapping[str, str | bool]) -> Column:
-    """The value of a code; null for an unknown one."""
+    """The value of a code; null for an unknown one. Programs write a whole number beside blanks as 1.0."""
     if text is None:
         return F.lit(None)
-    return F.coalesce(*[F.when(text.isin(code), F.lit(value)) for code, value in values.items()])
+    whole = F.regexp_replace(text, r"^(-?[0-9]+)\.0+$", "$1")
+    return F.coalesce(*[F.when((text == code) | (whole == code), F.lit(value)) for code, value in values.items()])
 
 
 def _check_broken(book: Codebook, counts: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from expectations.codebook import Codebook
 from expectations.codebook_parts import Cohort, Covariate, Item, Scale
 from jobs.design import name_psu, name_stratum
+from jobs.feedback import is_timely
 from jobs.job import Job
 from jobs.lake import StageRecord
 from jobs.layout import write_people
@@ -49,14 +50,13 @@ def add_confirmed(accepted: DataFrame, told: DataFrame, book: Codebook) -> DataF
 
     Without `answered_at` nobody knows how soon: all that was found counts.
     """
-    confirmed = book.feedback.confirmed if book.feedback else None
-    if confirmed is None:
+    if book.feedback is None or (confirmed := book.feedback.confirmed) is None:
         return accepted
     found = told.select("person_id", F.col("confirmed").alias(confirmed.key), F.col("confirmed_at").alias("found__at"))
     joined = accepted.join(found, on="person_id", how="left")
     if book.answered_at is None:
         return joined
-    soon = F.date_diff(F.col("found__at"), F.col(book.answered_at)).between(0, confirmed.within_days)
+    soon = is_timely(book.feedback, "found__at", book.answered_at)
     return joined.withColumn(confirmed.key, F.when(soon, F.col(confirmed.key)))
 
 

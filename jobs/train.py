@@ -248,7 +248,8 @@ def _train_privately(job: Job, features: Sequence[Path], chosen: PrivateTraining
     from model.private_fitting import Privacy
     from model.private_training import train_privately
 
-    spec, privacy = build_spec(job.book), Privacy(**chosen.model_dump())
+    # It learns no covariates: what is said of them later gives no new name, and costs nothing again.
+    spec, privacy = replace(build_spec(job.book), covariates=()), Privacy(**chosen.model_dump())
     made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
     version = _name_version(
         job, [spec.to_json(), asdict(SETTINGS), asdict(privacy), hash_answers(features, spec), made_by]
@@ -329,7 +330,7 @@ def hash_answers(features: Sequence[Path], spec: FeatureSpec) -> str:
     digest.update(read_covariates(features, spec, PEOPLE).tobytes())
     for part in spec.covariates:  # one that few of these have is learned of others
         people, known = read_known(features, spec, "weight", part)
-        digest.update(people.codes.tobytes() + known.tobytes())
+        digest.update(b"".join(part.tobytes() for part in (people.codes, people.weights, people.folds, known)))
     return digest.hexdigest()
 
 

@@ -70,7 +70,9 @@ def run(job: Job) -> StageRecord:
         tables["accepted"] = job.night.adopt([Path(part.accepted) for part in made], "accepted")
         feedback = None
         if delivered.feedback:
-            feedback = write_feedback(job, delivered.feedback, judged.where(F.col("fate") == ACCEPTED))
+            when = F.col(job.book.answered_at) if job.book.answered_at else F.lit(None).cast("timestamp")
+            people = judged.where(F.col("fate") == ACCEPTED).select("person_id", when.alias("answered_at"))
+            feedback = write_feedback(job, delivered.feedback, people)
             tables |= feedback.tables
         shutil.rmtree(scratch)
     details: dict[str, Any] = {

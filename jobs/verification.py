@@ -4,7 +4,7 @@ Whoever is looked at has mostly a high total, so that among them the cut finds t
 of the others (verification bias). Where who is looked at hangs on the total alone, a case is as likely among those who
 were looked at as among the others with the same total; that probability, averaged over everybody, gives the corrected
 figures (Begg & Greenes 1983). It is a logistic regression on the total with Firth's (1993) penalty, which stays finite
-where all who were looked at are cases, its constant fitted without the penalty, which pulls chances to a half (FLIC,
+where the total parts cases from others, its constant fitted without the penalty, which pulls chances to a half (FLIC,
 Puhr and others 2017). The cut itself never moves. Shapes: C totals that people reached.
 """
 
@@ -78,17 +78,19 @@ class Curve:
 class Verification:
     """People looked at, the cases of these, and of enough of them the curve and what the cut finds.
 
-    `accuracy` has sensitivity, specificity and both predictive values; `prevalence` is that of cases.
+    `beyond` is the share of people whose total lies beyond those of all who were looked at: of them the curve knows by
+    its form alone. `accuracy` has sensitivity, specificity and both predictive values; `prevalence` is that of cases.
     """
 
     verified: int
     cases: int
     curve: Curve | None = None
     accuracy: Mapping[str, Figure] | None = None
+    beyond: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         told = {key: asdict(figure) for key, figure in self.accuracy.items()} if self.accuracy else None
-        return {"verified": self.verified, "cases": self.cases, "accuracy": told}
+        return {"verified": self.verified, "cases": self.cases, "beyond": self.beyond, "accuracy": told}
 
     def to_rows(self, totals: Sequence[float]) -> list[dict[str, float]]:
         """The rows of the table `calibration`, of those of the totals for which the curve stands."""
@@ -166,7 +168,8 @@ def measure_cut(counted: Totals, positive: npt.NDArray[np.bool_]) -> Verificatio
     for key, value in corrected.items():
         ends = np.quantile(draws[key], [0.025, 0.975])
         accuracy[key] = Figure(*map(_number, (naive[key], value, *ends)))
-    return Verification(verified, cases, curve, accuracy)
+    within = (curve.lowest <= counted.totals) & (counted.totals <= curve.highest)
+    return Verification(verified, cases, curve, accuracy, float(counted.weights[~within].sum() / counted.weights.sum()))
 
 
 def fit_curve(counted: Totals) -> Curve:

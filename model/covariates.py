@@ -104,7 +104,7 @@ def read_known(
 ) -> tuple[People, npt.NDArray[np.float64]]:
     """The files' first people of whom a covariate is known, MOST_PEOPLE at most, and its values.
 
-    Raises ModelError as `read_covariates` does.
+    Raises ModelError as `read_covariates` does, but for a column that is missing.
     """
     kept, left = [], MOST_PEOPLE
     for path in paths:
@@ -116,6 +116,8 @@ def read_known(
                 people = (read_codes(rows, spec), weights.astype(np.float64), rows.column("fold").to_numpy())
                 kept.append((*people, _read_column(rows.column(part.key), part, path)))
                 left -= len(rows)
+                if left <= 0:
+                    break
         if left <= 0:
             break
     codes, weights, folds, values = (np.concatenate(columns) for columns in zip(*kept, strict=True))

@@ -135,8 +135,26 @@ def log_between(location: Tensor, spread: Tensor | None, lower: Tensor, upper: T
     sigmoid(u) - sigmoid(v) = sigmoid(u) sigmoid(-v) (1 - exp(v - u)), and u - v is the gap between two thresholds: no
     cancellation. Between the open ends the probability is exactly 1.
     """
+    if not torch.is_grad_enabled():  # a traced model knows no function of Python's
+        return _reckon_between(location, spread, lower, upper)[0]
     found: Tensor = _LogBetween.apply(location, spread, lower, upper)  # type: ignore[no-untyped-call]
     return found
+
+
+def _reckon_between(
+    location: Tensor, spread: Tensor | None, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The log probability; distances to both edges, and the third factor, which the derivatives are made of."""
+    above, below = location - lower, upper - location
+    if spread is None:
+        held, scaled = torch.expm1(lower - upper).neg_(), (above, below)
+    else:
+        held, scaled = torch.expm1(spread * (lower - upper)).neg_(), (spread * above, spread * below)
+    # log sigmoid(x) = min(x, 0) + log sigmoid(|x|): one logarithm serves all three factors. (An exponential that
+    # underflows, as those of open ends would, takes ten times as long as a sigmoid.)
+    floor = scaled[0].clamp(max=0).add_(scaled[1].clamp(max=0))
+    sure = [part.abs().sigmoid_() for part in scaled]
+    return sure[0].mul_(sure[1]).mul_(held).log_().add_(floor), above, below, held
 
 
 class _LogBetween(torch.autograd.Function):
@@ -145,18 +163,10 @@ class _LogBetween(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, location: Tensor, spread: Tensor | None, lower: Tensor, upper: Tensor) -> Tensor:
-        above, below = location - lower, upper - location
-        if spread is None:
-            held, scaled = torch.expm1(lower - upper).neg_(), (above, below)
-        else:
-            held, scaled = torch.expm1(spread * (lower - upper)).neg_(), (spread * above, spread * below)
-        ctx.save_for_backward(spread, above, below, held)
+        found, *parts = _reckon_between(location, spread, lower, upper)
+        ctx.save_for_backward(spread, *parts)
         ctx.edges = lower.shape
-        # log sigmoid(x) = min(x, 0) + log sigmoid(|x|): one logarithm serves all three factors. (An exponential that
-        # underflows, as those of open ends would, takes ten times as long as a sigmoid.)
-        floor = scaled[0].clamp(max=0).add_(scaled[1].clamp(max=0))
-        sure = [part.abs().sigmoid_() for part in scaled]
-        return sure[0].mul_(sure[1]).mul_(held).log_().add_(floor)
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -72,6 +72,7 @@ def test_shares_are_those_of_the_people_who_were_looked_at_and_only_there() -> N
     """Two totals alone are told apart exactly: the constant is fitted without a penalty, so that sums agree."""
     totals, seen, cases = np.array([3.0, 9.0, 15.0, 20.0]), np.array([0, 25, 30, 0]), np.array([0, 5, 27, 0])
     found = measure_cut(Totals(totals, seen + 9.0, seen + 9.0, seen, cases), totals >= CUT)
+    assert found.beyond == pytest.approx(18 / 91)
     rows = found.to_rows([3.0, 9.0, 12.0, 15.0, 20.0])
     assert [row["total"] for row in rows] == [9.0, 12.0, 15.0]
     chances = np.array([row["probability"] for row in rows])
@@ -101,5 +102,5 @@ def test_too_few_tell_nothing_but_their_number(line: str) -> None:
     seen, cases, _ = ([int(word) for word in part.split() if word.isdigit()] for part in line.split("|"))
     totals = Totals(np.array([0.0, 12.0]), np.full(2, 90.0), np.full(2, 90.0), np.array(seen), np.array(cases))
     found = measure_cut(totals, totals.totals >= CUT)
-    assert found.to_json() == {"verified": sum(seen), "cases": sum(cases), "accuracy": None}
+    assert found.to_json() == {"verified": sum(seen), "cases": sum(cases), "beyond": None, "accuracy": None}
     assert found.to_rows([0.0, 12.0]) == []

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from model.likelihood import GradedItems, smooth_margins, to_categories
+from model.likelihood import GradedItems, log_between, smooth_margins, to_categories
 from model.spec import FeatureSpec, ItemSpec, TraitSpec
 from tests.model.simulation import make_spec
 
@@ -169,3 +171,16 @@ def test_flipped_items_are_turned_round_and_score_in_their_own_direction():
     assert categories.tolist() == [[3, 1, 5, 2, 0, -1], [-1, -1, 0, -1, -1, 1]]
     scores = GradedItems(MIXED).scores(categories)
     assert scores[:, 2].tolist() == [1.0, 6.0]
+
+
+def test_a_model_that_does_not_learn_can_be_traced_and_gives_the_same_numbers() -> None:
+    """Others' tools take a model as a trace, which knows no function of Python's."""
+    generator = torch.Generator().manual_seed(2)
+    location, spread = torch.randn(3, 5, 4, generator=generator), torch.rand(3, 5, 4, generator=generator) + 0.5
+    lower = torch.randn(5, 4, generator=generator)
+    parts = (location, spread, lower, lower + 0.7)
+    with torch.no_grad():
+        traced = torch.jit.trace(log_between, parts)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, io.BytesIO())  # type: ignore[no-untyped-call]
+        found = traced(*parts)
+    assert torch.equal(found, log_between(*(part.requires_grad_() for part in parts)).detach())
