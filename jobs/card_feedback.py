@@ -29,8 +29,8 @@ def show_feedback(m: Measurements) -> Section | None:
     )
     if told["accuracy"] is None:
         few = say(
-            f"Too few to compare the cut with: {FEWEST} cases, {FEWEST} others, and {FEWEST} people on either side of it "
-            "are needed."
+            f"Too few to compare the cut with: {FEWEST} cases, {FEWEST} others, and {FEWEST} people on either side of "
+            "it are needed."
         )
         return Section("feedback", "What clinicians found", [looked_at, few])
     rows = [
@@ -47,8 +47,8 @@ def show_feedback(m: Measurements) -> Section | None:
         say("Who is looked at has mostly a high total, so figures of these people alone are biased. The corrected ones "
             "take a case to be as likely among the others with the same total (Begg and Greenes 1983; logistic "
             "regression on the total, Firth 1993), which holds where the choice of whom to look at hangs on the total "
-            f"alone; of the {percent(told['beyond'])} of people whose totals lie beyond those of everybody who was looked "
-            "at, the regression's form alone tells."
+            f"alone; of the {percent(told['beyond'])} of people whose totals lie beyond those of everybody who was "
+            "looked at, the regression's form alone tells."
             + (" How closely the severity goes along with the traits stands among the covariates."
                if m.report["covariates"] else "")),
         Table("The cut against what clinicians found.",
