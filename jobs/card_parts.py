@@ -43,7 +43,7 @@ class Measurements:
     curves: list[TraitCurves]
     correlations: npt.NDArray[np.float64]
     findings: list[ItemFinding]
-    verification: Verification | None
+    verification: Verification | None = None
 
     def label_trait(self, key: str) -> str:
         return next((trait.label for trait in self.book.traits if trait.key == key), "") or key
