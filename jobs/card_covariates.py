@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jobs.card_parts import WITHHELD, Measurements, Section, Table, count, number, say
+from jobs.card_parts import WITHHELD, Measurements, Section, Table, count_enough, number, say
 from model.group_costs import FEWEST_PEOPLE
 
 MEASURES = {"continuous": "sds", "count": "ratio of expected counts"}
@@ -37,14 +37,10 @@ def _list_rows(m: Measurements, covariate: Mapping[str, Any]) -> Iterator[list[s
     if not levels:
         turn = math.exp if covariate["kind"] == "count" else float
         figures = [number(turn(slope)) for slope in slopes[0]] if slopes else withheld
-        yield [f"{label}: {MEASURES[covariate['kind']]}", _count(covariate["people"]), *figures, gain]
+        yield [f"{label}: {MEASURES[covariate['kind']]}", count_enough(covariate["people"]), *figures, gain]
         return
     (first, base), *others = levels
     for position, (level, people) in enumerate(others):
         shown = slopes and min(base, people) >= FEWEST_PEOPLE
         figures = [number(math.exp(slope)) for slope in slopes[position]] if shown else withheld
-        yield [f"{label}: odds ratio of {level} against {first}", _count(people), *figures, gain]
-
-
-def _count(people: int) -> str:
-    return count(people if people >= FEWEST_PEOPLE else None)
+        yield [f"{label}: odds ratio of {level} against {first}", count_enough(people), *figures, gain]

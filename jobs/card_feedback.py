@@ -1,10 +1,9 @@
-"""The model card's section on feedback: what clinicians found beside the scale's cut, and whether pages helped."""
+"""The model card's section on feedback: what clinicians found, beside the scale's cut."""
 
 from typing import Any
 
-from jobs.card_parts import Measurements, Section, Table, count, percent, say
+from jobs.card_parts import Measurements, Section, Table, count_enough, percent, say
 from jobs.verification import FEWEST
-from model.group_costs import FEWEST_PEOPLE
 
 WORDS = {
     "sensitivity": "Sensitivity: cases that the cut finds",
@@ -23,9 +22,9 @@ def show_feedback(m: Measurements) -> Section | None:
     scale = m.book.scale(m.book.feedback.confirmed.scale)
     name = scale.label or scale.key
     looked_at = say(
-        f"Clinicians looked at {_count(told['verified'])} people with a total of {name}, and found "
-        f"{_count(told['cases'])} of them to be at the cut ({_word_cut(scale.cut or '')}) by severity. The published "
-        "cut does not move for it."
+        f"Clinicians looked at {count_enough(told['verified'])} people with a total of {name}, and found "
+        f"{count_enough(told['cases'])} of them to be at the cut ({_word_cut(scale.cut or '')}) by severity. The "
+        "published cut does not move for it."
     )
     if told["accuracy"] is None:
         few = say(
@@ -59,7 +58,3 @@ def show_feedback(m: Measurements) -> Section | None:
 def _word_cut(cut: str) -> str:
     """≥ 10, without a sign that Markdown and HTML read as their own."""
     return f"{'≥' if cut.startswith('>') else '≤'} {cut[2:]}"
-
-
-def _count(people: int) -> str:
-    return count(people if people >= FEWEST_PEOPLE else None)

@@ -140,6 +140,11 @@ def count(people: int | None) -> str:
     return f"fewer than {FEWEST_PEOPLE}" if people is None else f"{people:,}"
 
 
+def count_enough(people: int) -> str:
+    """A number of people that is told only where it is no small one."""
+    return count(people if people >= FEWEST_PEOPLE else None)
+
+
 def name_band(band: Band) -> str:
     """below −1, −1 to 0, above 2."""
     low, high = (f"{end:g}".replace("-", MINUS) for end in (band.low, band.high))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from scipy.special import expit
 
 from expectations.codebook import Codebook
 from expectations.feedback import Confirmed
@@ -68,7 +69,7 @@ class Curve:
             design @ self.found,
             NORMAL_95 * np.sqrt(np.einsum("ci,ij,cj->c", design, self.covariance, design)),
         )
-        return _expit(logit), _expit(logit - half), _expit(logit + half)
+        return expit(logit), expit(logit - half), expit(logit + half)
 
     def design(self, totals: Floats) -> Floats:
         return np.column_stack([np.ones(len(totals)), (totals - self.middle) / self.spread])
@@ -158,10 +159,10 @@ def measure_cut(counted: Totals, positive: npt.NDArray[np.bool_]) -> Verificatio
     curve = fit_curve(counted)
     design = curve.design(counted.totals)
     random = np.random.default_rng(SEED)
-    chances = _expit(random.multivariate_normal(curve.found, curve.covariance, DRAWS, method="cholesky") @ design.T)
+    chances = expit(random.multivariate_normal(curve.found, curve.covariance, DRAWS, method="cholesky") @ design.T)
     noise = random.standard_normal((DRAWS, len(counted.totals)))
     weights = np.maximum(counted.weights + noise * np.sqrt(counted.squares), 0.0)
-    corrected = _describe_cut(_expit(design @ curve.found), counted.weights, positive)
+    corrected = _describe_cut(expit(design @ curve.found), counted.weights, positive)
     draws = _describe_cut(chances, weights, positive)
     naive = _describe_cut(counted.cases / np.maximum(counted.verified, 1), counted.verified.astype(float), positive)
     accuracy = {}
@@ -180,7 +181,7 @@ def fit_curve(counted: Totals) -> Curve:
     design = np.column_stack([np.ones(len(counts)), (counted.totals - middle) / spread])
     found, covariance = fit_firth(design, counts, cases)
     for _ in range(STEPS):
-        chance = _expit(design @ found)
+        chance = expit(design @ found)
         step = (cases - counts * chance).sum() / (counts * chance * (1 - chance)).sum()
         found = found + np.array([step, 0.0])
         if abs(step) < SMALL:
@@ -198,7 +199,7 @@ def fit_firth(design: Floats, counts: Floats, cases: Floats) -> tuple[Floats, Fl
 
     def measure(at: Floats) -> tuple[float, Floats, Floats]:
         """Penalised log likelihood, its score, and the information."""
-        chance = np.clip(_expit(design @ at), SMALL, 1 - SMALL)
+        chance = np.clip(expit(design @ at), SMALL, 1 - SMALL)
         weight = counts * chance * (1 - chance)
         information = design.T @ (weight[:, None] * design)
         leverage = weight * np.einsum("ci,ij,cj->c", design, np.linalg.inv(information), design)
@@ -240,7 +241,3 @@ def _describe_cut(chance: Floats, weights: Floats, positive: npt.NDArray[np.bool
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _expit(value: Floats) -> Floats:
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * value)))
