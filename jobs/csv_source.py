@@ -1,9 +1,10 @@
 """CSV files: the header checked strictly here, the rows read and cut into fields by Spark.
 
 Each line is one record (RFC 4180, but without line breaks inside quotes), so that a large file can be split between
-executors and one stray quote cannot swallow the rows after it. A line that cannot be cut into exactly the header's
-fields is a malformed row: it stays a row, all its fields empty, because any of them might be the id. Blank lines and
-lines that repeat the header are no rows.
+executors and one stray quote cannot swallow the rows after it. A line that is not in the declared encoding, or cannot
+be cut into exactly the header's fields, is a malformed row: it stays a row, all its fields empty, because any of them
+might be the id, and none can be trusted to say that somebody agrees. Blank lines and lines that repeat the header are
+no rows.
 Spark's own CSV parser is not used: it quotes the record in an exception where a line has more fields than it allows.
 """
 
@@ -130,11 +131,12 @@ def read_csv_rows(
         text, valid = F.make_valid_utf8(line), F.is_valid_utf8(line)
     lines = kept.select(text.alias("line"), valid.alias("valid"), file_name_column(files).alias("source_file"))
     tokens = lines.select(_split_line(F.col("line"), source.delimiter).alias("tokens"), "line", "valid", "source_file")
-    fields = tokens.select(_whole_fields(len(names), source.delimiter).alias("fields"), "valid", "source_file")
+    whole = F.when(F.col("valid"), _whole_fields(len(names), source.delimiter))
+    fields = tokens.select(whole.alias("fields"), "source_file")
     cut = fields.select(
         *[F.get("fields", F.lit(names.index(name))).alias(name) for name in (person_id, *columns)],
         "source_file",
-        (F.isnull("fields") | ~F.col("valid")).alias("malformed"),
+        F.isnull("fields").alias("malformed"),
     )
     return cut.select(pseudonymise(F.col(person_id), key_path).alias("person_id"), *columns, "source_file", "malformed")
 
