@@ -2,13 +2,15 @@
 
 Erased are their rows in people's tables of every published night, superseded ones too, and what was explained of them;
 every model that was made since the first night that held them is retired and removed, since later models went on from
-earlier ones, so that the next training begins from nothing. Estimates and sums of cells stay as they are, in the
-restricted zone as in the public one: made anew, the difference would tell of these people alone. Only internal cells
-that have nobody but them go. A notice to the
-deliverer is written first. What stays of a person is the pseudonym in the block list and in the access log.
+earlier ones, so that the next training begins from nothing. Models that no published night tells of (refused, left
+unfinished, of nights that were given up) go whoever withdraws, since nobody knows who was in these. Estimates and sums
+of cells stay as they are, in the restricted zone as in the public one: made anew, the difference would tell of these
+people alone. Only internal cells that have nobody but them go. A notice to the deliverer is written first. What stays
+of a person is the pseudonym in the block list and in the access log.
 """
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -83,6 +85,8 @@ def withdraw(lake: Lake, people: Sequence[str], reason: str | None, *, erase: bo
         return Withdrawal(len(people), len(find_people(lake, files, people)))
     plan = plan_erasure(lake, people)
     models = find_learned(lake, plan.first_night)
+    for unfinished in (lake.restricted / "models").glob(".*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
     notice = write_notice(lake, plan) if plan.known else None
     before = read_amendments(lake.restricted)
     retired = dict.fromkeys(models, datetime.now(UTC).date().isoformat())
@@ -153,15 +157,21 @@ def _name_delivery(manifest: Mapping[str, Any]) -> str:
 
 
 def find_learned(lake: Lake, first_night: str | None) -> list[str]:
-    """The models that were made on the first night that held them, or later: a version begins with its date.
+    """The models that may have learned from them: a version begins with the date of its night.
 
-    Where older nights' people have been removed for their age, nobody knows whether they were in these: then all.
+    Those that were made on the first night that held them, or later; where older nights' people have been removed for
+    their age, all, for nobody knows whether they were in these; and those that no published night tells of.
     """
-    if first_night is None:
-        return []
-    aged = any("retired" in manifest and manifest["run_date"] < first_night for manifest in lake.issued())
+    issued = lake.issued()
+    aged = any("retired" in m and (first_night is None or m["run_date"] < first_night) for m in issued)
+    trained = [m["stages"]["train"]["details"] for m in issued]
+    told = {one["model_version"] for one in (*trained, *(m.get("refused") or {} for m in trained)) if one}
     folders = (lake.restricted / "models").glob("[0-9]*-[0-9a-f]*")
-    return sorted(folder.name for folder in folders if aged or folder.name[:10] >= first_night)
+
+    def may_know(version: str) -> bool:
+        return aged or version not in told or (first_night is not None and version[:10] >= first_night)
+
+    return sorted(folder.name for folder in folders if may_know(folder.name))
 
 
 def write_notice(lake: Lake, plan: Plan) -> str:

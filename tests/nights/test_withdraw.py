@@ -101,10 +101,13 @@ def test_nothing_stays_but_the_list_and_the_log(lake: Lake, ask: Ask, capsys: py
     people, public = find_pseudonyms(lake, ACCEPTED, QUARANTINED), list_files(lake.public)
     before = {table: read_view(lake.root, "restricted", table) for table in HELD}
     assert {place.split("/")[1] for place in find_places(lake, *people)} == {*HELD, "explanations"}
+    # Of nights that were given up: a refused model, and an unfinished one.
+    for name in ("2026-02-01-0123456789ab", ".2026-02-02-0123456789ab.checkpoints"):
+        (lake.restricted / "models" / name).mkdir()
     assert ask("withdraw", "--erase") == 0
     said = capsys.readouterr()
     rows, nights = NIGHTS * 4, NIGHTS
-    assert f"of 1 of them the lake has no row; {rows:,} rows in {nights} nights are erased, 1 models" in said.out
+    assert f"of 1 of them the lake has no row; {rows:,} rows in {nights} nights are erased, 2 models" in said.out
 
     (key,) = {path.name for path in (lake.restricted / "withdrawn").glob("*.txt")}
     own = {f"restricted/withdrawn/{key}", "restricted/audit/log.jsonl"}
@@ -124,12 +127,22 @@ def test_nothing_stays_but_the_list_and_the_log(lake: Lake, ask: Ask, capsys: py
         assert rows_now["delivered"] == sum(rows_now[name] for name in where)
         assert manifest["stages"]["preprocess"]["counts"]["features"] == rows_now["profiles"] == 1_409
     assert find_model(lake, date.fromisoformat(SECOND)) is None
-    assert list((lake.restricted / "models").glob("2026*")) == []
+    assert list((lake.restricted / "models").glob("*2026*")) == []
     notice = next((lake.restricted / "withdrawn" / "notices").iterdir()).read_text()
     assert notice.startswith("Notice of withdrawal\n\n2 people") and notice.count("people.csv") == NIGHTS
     assert f"sha256 {lake.manifests()[0]['stages']['validate']['details']['files'][0]['sha256']}" in notice
     assert [entry["person"] for entry in read_entries(lake)] == sorted(find_pseudonyms(lake, *IDS.split()))
     assert run_drill(lake.root, Lake(lake.root.parent / "other")).nights == NIGHTS
+
+
+def test_where_old_nights_have_gone_nobody_knows_who_was_in_them(lake: Lake) -> None:
+    (model,) = {manifest["model"]["model_version"] for manifest in lake.manifests()}
+    assert withdrawing.find_learned(lake, None) == []
+    assert withdrawing.find_learned(lake, FIRST) == [model]
+    lake.retired.mkdir()
+    gone = {"run_date": FIRST, "token": 1, "on": SECOND, "tables": [], "files": []}
+    (lake.retired / "00000001.json").write_text(json.dumps(gone))
+    assert withdrawing.find_learned(lake, None) == [model]
 
 
 @pytest.mark.parametrize(
