@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+import structlog
 import torch
 
 from expectations.codebook import Codebook
 from expectations.codebook_parts import PrivateTraining
 from expectations.errors import ContractBroken
-from jobs.dp_ledger import affords_training
+from jobs.dp_ledger import affords_training, note_training
 from jobs.errors import StageError
 from jobs.job import Job
 from jobs.lake import Lake, StageRecord
@@ -87,7 +88,7 @@ def run(job: Job) -> StageRecord:
             job.log.warning("the model is kept although a training is due", why=reason)
         return StageRecord("train", inputs, details={**_keep(job, champion), **drifted})
     reason = "forced" if job.force_retrain else reason
-    if not affords_training(job):
+    if (private := job.book.training.dp) and not affords_training(job, _name_private(job, features, private)):
         if old is None:
             raise ContractBroken(f"{job.book.codebook}: {TRAINING_SPENT}, and no model is in force")
         job.log.warning(f"the model is kept: {TRAINING_SPENT}", why=reason)
@@ -126,8 +127,12 @@ def load_champion(lake: Lake, champion: dict[str, Any] | None, book: Codebook, *
             f"the model in force cannot be read: {error} Or start a new series of models by --force-retrain: its "
             "traits have a unit of their own, and no trend goes on"
         ) from error
-    fits = not compare_specs(model.spec, build_spec(book)) and (bool(book.training.dp) == ("privacy" in model.report))
-    return model if fits else None
+    misfits = compare_specs(model.spec, build_spec(book))
+    if bool(book.training.dp) != ("privacy" in model.report):
+        misfits.append("differential privacy: asked for by only one of the model and the codebook")
+    if misfits:
+        structlog.get_logger().warning("the model in force does not fit: a new series starts", reasons=misfits)
+    return None if misfits else model
 
 
 def judge_need(
@@ -248,16 +253,21 @@ def _train_privately(job: Job, features: Sequence[Path], chosen: PrivateTraining
     from model.private_fitting import Privacy
     from model.private_training import train_privately
 
-    # It learns no covariates: what is said of them later gives no new name, and costs nothing again.
-    spec, privacy = replace(build_spec(job.book), covariates=()), Privacy(**chosen.model_dump())
-    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
-    version = _name_version(
-        job, [spec.to_json(), asdict(SETTINGS), asdict(privacy), hash_answers(features, spec), made_by]
-    )
+    version = _name_private(job, features, chosen)
     folder = job.lake.restricted / "models" / version
     if not folder.exists():
-        save_model(folder, train_privately(features, spec, SETTINGS, privacy), version)
+        note_training(job, version, chosen)
+        trained = train_privately(features, build_spec(job.book), SETTINGS, Privacy(**chosen.model_dump()))
+        save_model(folder, trained, version)
     return load_model(folder)
+
+
+def _name_private(job: Job, features: Sequence[Path], chosen: PrivateTraining) -> str:
+    """It learns no covariates: what is said of them later gives no new name, and costs nothing again."""
+    spec = replace(build_spec(job.book), covariates=())
+    made_by = [FORMAT_VERSION, ARCHITECTURE, torch.__version__]
+    content = [spec.to_json(), asdict(SETTINGS), chosen.model_dump(), hash_answers(features, spec), made_by]
+    return _name_version(job, content)
 
 
 def _name_version(job: Job, content: list[Any]) -> str:

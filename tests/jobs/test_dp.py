@@ -188,6 +188,14 @@ def test_the_ledger_counts_a_private_training_once_and_a_refused_model_too():
     assert sum_ledger(read_ledger([*nights, publish("2026-03-04", "x")]))[0] == exact(0.7)
 
 
+def test_the_ledger_counts_a_training_that_no_night_tells_of():
+    noted = [
+        {"model_version": version, "run_date": "2026-03-01", "epsilon": "0.3", "delta": "1e-06"} for version in "ac"
+    ]
+    assert sum_ledger(read_ledger([], noted)) == (exact(0.6), exact(2e-6))
+    assert sum_ledger(read_ledger([train_on("2026-03-01", "a")], noted)) == (exact(0.6), exact(2e-6))
+
+
 @pytest.mark.parametrize(
     ("training", "disclosure", "said"),
     [
