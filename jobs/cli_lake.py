@@ -110,7 +110,15 @@ def run_retain(arguments: argparse.Namespace) -> int:
     lake = Lake(arguments.lake)
     with lake.hold():
         removed = retain(lake, arguments.run_date, arguments.keep_days)
-    structlog.get_logger().info("retained", run_date=str(arguments.run_date), **asdict(removed))
+    log = structlog.get_logger()
+    log.info("retained", run_date=str(arguments.run_date), **asdict(removed))
+    if removed.overdue:
+        log.warning(
+            "people's tables are older than their codebook allows",
+            nights=removed.overdue,
+            why="later nights are compared with them, so that no difference of two releases tells of a person",
+            remedy="where the survey has ended, archive `public/` and remove the lake",
+        )
     return DONE
 
 

@@ -23,39 +23,52 @@ from jobs.releases import EARLIER
 
 @dataclass(frozen=True)
 class Removed:
-    """What went: nights' tables of people, their files and bytes, and nights in the making that were given up."""
+    """What went: nights' tables of people, their files and bytes, and nights in the making that were given up.
+
+    `overdue` nights are past the retention that their codebook states: they stay, as later ones are compared with them.
+    """
 
     nights: int = 0
     files: int = 0
     bytes: int = 0
     given_up: int = 0
+    overdue: int = 0
 
 
 def retain(lake: Lake, today: date, keep_days: int) -> Removed:
     """Removes people's tables of nights that are more than `keep_days` old, and nights in the making as old as that.
 
-    Of a night whose codebook states fewer days they go as soon as that. What the next nights look at stays however old
+    Of a night whose codebook states fewer days they go as soon as that, of nights in the making by the fewest days that
+    any codebook states. What the next nights look at stays however old
     it is: see `find_needed`. The lake has to be held.
     """
-    cut = (today - timedelta(days=keep_days)).isoformat()
-    issued = lake.issued()
+    issued, overdue = lake.issued(), 0
     needed = find_needed(issued)
     stated = {digest: _read_stated(lake, digest) for digest in {m["codebook"]["sha256"] for m in issued}}
     for manifest in issued:
-        days = min(keep_days, stated[manifest["codebook"]["sha256"]] or keep_days)
-        old = manifest["run_date"] < (today - timedelta(days=days)).isoformat()
-        if old and manifest["token"] not in needed and "retired" not in manifest:
+        limit = stated[manifest["codebook"]["sha256"]]
+        if not _is_old(manifest["run_date"], today, keep_days, limit) or "retired" in manifest:
+            continue
+        if manifest["token"] not in needed:
             _retire(lake, manifest, today)
+        elif limit and _is_old(manifest["run_date"], today, limit):
+            overdue += 1
     if issued:
         lake.check_lease()
         write_catalog(lake.restricted, lake.manifests())
     removed = [_remove_files(lake, json.loads(record.read_text())) for record in sorted(lake.retired.glob("*.json"))]
-    old = [night for night in lake.open_nights() if night.run_date.isoformat() < cut]
+    days = (keep_days, *stated.values())
+    old = [night for night in lake.open_nights() if _is_old(night.run_date.isoformat(), today, *days)]
     for night in old:
         remove_night(night)
         remove_unnamed(lake, night.run_date, night.token)
     sizes = [size for night in removed for size in night]
-    return Removed(sum(map(bool, removed)), len(sizes), sum(sizes), len(old))
+    return Removed(sum(map(bool, removed)), len(sizes), sum(sizes), len(old), overdue)
+
+
+def _is_old(run_date: str, today: date, *days: int | None) -> bool:
+    """Whether a night is older than the fewest of the days that are stated."""
+    return run_date < (today - timedelta(days=min(limit for limit in days if limit))).isoformat()
 
 
 def find_needed(issued: list[dict[str, Any]]) -> set[int]:

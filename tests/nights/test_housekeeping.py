@@ -60,7 +60,15 @@ def test_people_of_old_nights_go(lake: Lake, commands: CommandLine, small_night:
 def test_a_stated_retention_counts_where_it_is_shorter(lake: Lake) -> None:
     (book,) = (lake.restricted / "codebooks").iterdir()
     book.write_text(book.read_text() + "purpose: {retention_days: 31}\n")
-    assert retain(lake, TODAY + timedelta(days=31), 400).nights == NIGHTS - KEPT
+    removed = retain(lake, TODAY + timedelta(days=31), 400)
+    assert (removed.nights, removed.overdue) == (NIGHTS - KEPT, KEPT)
+
+
+def test_a_night_in_the_making_is_given_up_after_the_stated_days(lake: Lake) -> None:
+    (book,) = (lake.restricted / "codebooks").iterdir()
+    book.write_text(book.read_text() + "purpose: {retention_days: 31}\n")
+    lake.open_night(date.fromisoformat(FIRST))
+    assert retain(lake, TODAY + timedelta(days=31), 400).given_up == 1
 
 
 def test_a_lake_is_kept_for_a_month_at_least(lake: Lake, commands: CommandLine) -> None:
