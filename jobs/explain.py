@@ -81,11 +81,13 @@ def explain_night(lake: Lake, manifest: Manifest, book: Codebook) -> int:
 def explain_person(lake: Lake, manifest: Manifest, book: Codebook, person_id: str, reason: str | None) -> str:
     """A table in words for one pseudonym, the biggest move first; nothing is written but the access log.
 
-    Raises UsageError where the purpose is not care, where there is no reason, or no such person in the night, and what
-    `explain_night` raises.
+    Raises UsageError where the purpose is not care, where there is no reason, no such person in the night, or a later
+    night: whoever does not agree any more is not in that one. Raises what `explain_night` raises.
     """
     require_care(book)
     person_id = check_pseudonym(person_id)
+    if manifest["run_date"] != (last := lake.manifests()[-1]["run_date"]):
+        raise UsageError(f"one person's answers are explained of the last night alone, {last}: people may have said no")
     log_access(lake, "explain", [person_id], check_reason(reason))
     check_stays(lake, person_id)
     model, features = find_inputs(lake, manifest, book)

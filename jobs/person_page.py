@@ -33,6 +33,8 @@ def render_analysis(analysis: Row, book: Codebook, language: str) -> str:
         answered_on=words.date(datetime.fromisoformat(answered_at).date()) if answered_at else None,
         risk=[show_risk(one, words) for one in analysis["risk"]],
         risk_present=any(one["answer"] is not None for one in analysis["risk"]),
+        # Nobody knows who is at risk where no question asks: help stands first then, too.
+        help_first=not any(item.risk for item in book.items),
         traits=[show_trait(trait, book, words) for trait in analysis["traits"]],
         advice=[show_advice(one, book, words) for one in analysis["advice"]],
         limits=tell_limits(analysis, words),

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.endings import read_manifest
 from jobs.audit import name_user, read_entries
 from jobs.lake import Lake
-from tests.nights.conftest import Copy, SmallNight
+from tests.nights.conftest import Copy, SmallNight, repeat_night
 from tests.nights.small_night import FIRST, SECOND, CommandLine, Ended
 
 ITEMS = ("mood_1", "mood_2", "mood_3", "sleep_1", "sleep_2", "sleep_3")
@@ -126,6 +126,16 @@ def test_one_person_is_printed_and_nothing_is_written(care: SmallNight, commands
     assert ended.code == 2 and "--person-id is no pseudonym" in ended.said and "P000300" not in ended.said
     assert [entry["person"] for entry in read_entries(Lake(lake))] == [person, "0" * 64]
     assert not [name for name, content in list_files(lake).items() if "audit" in name and b"P000300" in content]
+
+
+def test_one_person_is_explained_of_the_last_night_alone(
+    care: SmallNight, commands: CommandLine, tmp_path: Path
+) -> None:
+    """Whoever has said no since is not in it."""
+    shutil.copytree(care.lake, lake := tmp_path / "lake")
+    repeat_night(Lake(lake), 2)
+    ended = run_explain(commands, care, lake, "--person-id", "0" * 64, "--reason", "asked by the person")
+    assert ended.code == 2 and f"of the last night alone, {SECOND}" in ended.said
 
 
 def test_what_cannot_be_explained_is_told(
