@@ -69,6 +69,8 @@ def log_access(lake: Lake, command: str, people: Sequence[str | None], reason: s
     told = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "who": name_user(), "command": command}
     with _lock(folder), _open_log(folder) as log:
         head = _mend_end(log, _read_head(folder))
+        if not head.entries:  # an entry without a head beside it would look like a cut log
+            write_atomically(folder / HEAD, json.dumps(asdict(head)))
         for person in people:
             entry = {**told, "number": head.entries + 1, "person": person, "reason": reason, "previous": head.last}
             line = json.dumps(entry, sort_keys=True).encode() + b"\n"
@@ -143,6 +145,8 @@ def _read_head(folder: Path) -> Head:
     try:
         return Head(**json.loads((folder / HEAD).read_text()))
     except FileNotFoundError:
+        if (folder / LOG).stat().st_size:
+            raise AuditBroken(f"the access log's {HEAD} is missing: it may have been cut: {BEGIN_ANEW}") from None
         return Head()
     except (ValueError, TypeError):
         raise AuditBroken(f"the access log's {HEAD} is damaged: {BEGIN_ANEW}") from None

@@ -1,5 +1,7 @@
 """`mindcensus export-person`: all that is held about one person, as JSON: every row of every night, and who has looked.
 
+Nights in the making are told of, too, and reads of many people at once, in which this person's rows may have been.
+
 Of the access log the person gets when, why and by which command, and not which employee it was (Court of Justice of the
 European Union, C-579/21).
 """
@@ -37,6 +39,7 @@ def export_person(lake: Lake, pseudonyms: list[str], reason: str | None) -> dict
         "nights": nights,
         "analyses": read_analyses(lake, person),
         "access_log": [{n: e[n] for n in TOLD} for e in read_entries(lake) if e["person"] in pseudonyms],
+        "access_log_of_many": [{n: e[n] for n in TOLD} for e in read_entries(lake) if e["person"] is None],
     }
 
 
@@ -56,6 +59,22 @@ def _list_nights(lake: Lake, person: str) -> Iterator[dict[str, Any]]:
                 "codebook_sha256": manifest["codebook"]["sha256"],
                 "model_version": manifest["model"]["model_version"],
                 "delivered_in": [file["name"] for file in manifest["stages"]["validate"]["details"]["files"]],
+                "tables": {table: found for table, found in rows.items() if found},
+            }
+    for night in lake.open_nights():
+        records = night.records()
+        tables = {name: files for record in records.values() for name, files in record.tables.items()}
+        paths = {name: [lake.root / file.path for file in tables.get(name, ())] for name in PEOPLE_TABLES}
+        rows = {table: _read_rows(files, person) for table, files in paths.items() if files}
+        if any(rows.values()):
+            told = records["validate"].details
+            yield {
+                "run_date": night.run_date.isoformat(),
+                "in_force": False,
+                "codebook": told["codebook"]["name"],
+                "codebook_sha256": told["codebook"]["sha256"],
+                "model_version": None,
+                "delivered_in": [file["name"] for file in told["files"]],
                 "tables": {table: found for table, found in rows.items() if found},
             }
 

@@ -1,10 +1,12 @@
 """The access log: it only grows, several may write to it, and any change to what it says is found."""
 
+import json
 import os
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,22 @@ def test_nothing_is_added_to_a_damaged_end(tmp_path: Path) -> None:
         with pytest.raises(AuditBroken):
             log_access(lake, "explain", [PERSON], "once more")
         assert log_of(lake).read_bytes() == content
+
+
+def test_a_log_without_its_head_may_have_been_cut(tmp_path: Path) -> None:
+    lake = make_log(tmp_path / "lake")
+    head, lines = lake.restricted / "audit" / "head.json", log_of(lake).read_bytes().splitlines(keepends=True)
+    head.unlink()
+    log_of(lake).write_bytes(b"".join(lines[:2]))
+    for use in (lambda: verify_log(lake), lambda: log_access(lake, "explain", [PERSON], "once more")):
+        with pytest.raises(AuditBroken, match=r"head\.json is missing"):
+            use()
+
+
+def test_a_writer_that_was_stopped_at_its_first_entry_is_made_good(tmp_path: Path) -> None:
+    lake = make_log(tmp_path / "lake", 1)
+    write_atomically(lake.restricted / "audit" / "head.json", json.dumps(asdict(Head())))
+    assert verify_log(lake).entries == 1
 
 
 def test_a_writer_that_was_stopped_is_made_good(tmp_path: Path) -> None:
