@@ -1,9 +1,10 @@
 """`mindcensus research-extract`: a night's people for researchers, coarsened until few of them are alone.
 
 A row a person, without pseudonym, answers, strata and PSUs: cohorts, scale totals by band, traits in steps, and a
-weight that everybody of its class has. The least coarse of LADDER is taken whose share of people with a row that nobody
-else has (sample uniqueness; Skinner and Elliot 2002) is within the limit; where even the coarsest has more, cohorts go,
-the codebook's last first. Weights are the mean of their class, so that their sum stays what it is.
+weight that everybody of its class has, SMALLEST people at least. The least coarse of LADDER is taken whose share of
+people with a row that nobody else has (sample uniqueness; Skinner and Elliot 2002) is within the limit; where even the
+coarsest has more, cohorts go, the codebook's last first. Weights are the mean of their class, so that their sum stays
+what it is.
 """
 
 import json
@@ -22,6 +23,7 @@ from jobs.catalog import find_files
 from jobs.errors import UsageError
 from jobs.lake import Lake, write_atomically
 from jobs.withdrawn import read_withdrawn
+from model.cells import SMALLEST
 from model.spec import PERSON
 
 FILE, SHEET = "people.parquet", "extract.json"
@@ -45,8 +47,11 @@ class Coarse:
 def write_extract(lake: Lake, manifest: Mapping[str, Any], book: Codebook, limit: float, folder: Path) -> Coarse:
     """Writes the extract and a sheet that says what it is into a folder; the same night gives the same bytes.
 
-    Raises UsageError where the folder holds something, and where even the coarsest has more people alone than `limit`.
+    Raises UsageError where the folder holds something, where even the coarsest has more people alone than `limit`, and
+    where releases are differentially private.
     """
+    if book.disclosure.dp:
+        raise UsageError("releases of this lake are differentially private, and rows of people are not: none leave it")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"--out: {folder} is not empty: name a new folder")
     chosen = coarsen(read_people(find_files(lake.root, manifest, "profiles"), book, read_withdrawn(lake)), book, limit)
@@ -111,10 +116,22 @@ def make_coarse(people: pa.Table, book: Codebook, weights: int, step: float, coh
 
 
 def class_weights(weight: np.ndarray[Any, np.dtype[np.float64]], classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Each weight as the mean of its class; classes are of equal width on the logarithm's scale."""
+    """Each weight as the mean of its class; classes are of equal width on the logarithm's scale.
+
+    One of fewer than SMALLEST people goes with the next higher one, the last with those below: alone in its class, a
+    person would have the very weight that was delivered.
+    """
     logs = np.log(weight)
     low, width = logs.min(), np.ptp(logs) or 1.0
     place = np.minimum(((logs - low) / width * classes).astype(np.int64), classes - 1)
+    sizes, joined, into = np.bincount(place, minlength=classes), np.full(classes, -1), 0
+    for number in range(classes):
+        joined[number] = into
+        if sizes[joined == into].sum() >= SMALLEST:
+            into += 1
+    if into and sizes[joined == into].sum() < SMALLEST:
+        joined[joined == into] = into - 1
+    place = joined[place]
     order = np.argsort(weight)  # so that no digit of a sum hangs on how the people stand
     totals, people = np.bincount(place[order], weight[order], classes), np.bincount(place, minlength=classes)
     means: np.ndarray[Any, np.dtype[np.float64]] = (totals / np.maximum(people, 1))[place]

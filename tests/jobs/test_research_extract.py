@@ -1,6 +1,7 @@
 """People for researchers: nobody is more alone than was asked, sums stay, and nothing names anybody."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from expectations.codebook import read_codebook
 from jobs.errors import UsageError
 from jobs.lake import Lake
 from jobs.research_extract import FILE, SHEET, class_weights, coarsen, read_people, share_alone, write_extract
+from model.cells import SMALLEST
 from tests.nights.small_night import write_codebook
 
 
@@ -69,6 +71,13 @@ def test_classes_keep_the_sum_of_weights_and_their_order(weights, classes):
     assert made.sum() == pytest.approx(weight.sum())
     assert len(np.unique(made)) <= classes
     assert np.all(np.diff(made[np.argsort(weight)]) >= -1e-9 * weight.max())
+    assert np.unique(made, return_counts=True)[1].min() >= min(SMALLEST, len(weights))
+
+
+def test_rows_of_people_do_not_leave_a_lake_of_private_releases(book, tmp_path):
+    private = book.model_copy(update={"disclosure": SimpleNamespace(dp=True)})
+    with pytest.raises(UsageError, match="releases of this lake are differentially private"):
+        write_extract(Lake(tmp_path), {}, private, 0.05, tmp_path / "out")
 
 
 def test_the_files_are_the_same_whoever_stands_first(book, tmp_path):
