@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkContext
 
+from model.errors import ModelError
 from model.spec import PERSON
 
 if TYPE_CHECKING:
@@ -138,8 +139,23 @@ def join_groups(groups: Iterable[Group]) -> Groups:
 
 
 def run_items(spark: SparkContext, items: Sequence[WorkItem], make: Callable[[WorkItem], Made]) -> list[Made]:
-    """Has Spark's workers make every item; what a failed, repeated or speculative attempt wrote is not named."""
-    return spark.parallelize(items, len(items)).map(make).collect()
+    """Has Spark's workers make every item; what a failed, repeated or speculative attempt wrote is not named.
+
+    Raises ModelError as `make` does.
+    """
+    made = spark.parallelize(items, len(items)).map(partial(_make_or_tell, make)).collect()
+    for one in made:
+        if isinstance(one, ModelError):
+            raise one
+    return [one for one in made if isinstance(one, Made)]
+
+
+def _make_or_tell(make: Callable[[WorkItem], Made], item: WorkItem) -> Made | ModelError:
+    """An exception in a worker would be tried again, and told as Spark's own, whose words nobody is shown."""
+    try:
+        return make(item)
+    except ModelError as error:
+        return error
 
 
 def score_item(item: WorkItem, model: str, schema: bytes, arithmetic: "Arithmetic") -> Made:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pytest
 
 from benchmarks.endings import read_view
 from jobs.lake import Lake
+from model.registry import load_model, save_model
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
     CODEBOOK,
@@ -430,6 +431,23 @@ def check_scoring_on_a_full_disk(disk: Path, commands: CommandLine, night: Small
     filler.unlink()
     ended = commands("score", *where)
     assert ended.code == 0 and f'"profiles": {len(profiles)}' in ended.said, ended.said
+
+
+def test_a_model_that_gives_no_number_for_some(
+    commands: CommandLine, small_night: SmallNight, copy_lake: Copy, tmp_path: Path
+) -> None:
+    lake = copy_lake(tmp_path)
+    profiles = read_view(lake, "restricted", "profiles_latest")
+    model = load_model(folder := next((lake / "restricted" / "models").glob("2026*")))
+    shutil.rmtree(folder)
+    network = model.network.copy()
+    network.encoder[0].weight[:, int(network.starts[0]) + 3] = 3e38  # whoever gave one item's highest answer
+    save_model(folder, replace(model.result, network=network), model.model_version)
+    ended = commands("score", "--lake", lake, "--run-date", FIRST, "--codebook", small_night.book, "--rescore")
+    check_refusal(ended, 1, ("is not a number for", "people", "nothing is published"))
+    named = set(re.findall(r"\b[0-9a-f]{64}\b", ended.said))
+    assert named and named <= {row[0] for row in profiles}
+    assert read_view(lake, "restricted", "profiles_latest") == profiles
 
 
 def check_publishing_on_a_full_disk(disk: Path, commands: CommandLine, night: SmallNight, lake: Path) -> None:
