@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 COMMAND = "mindcensus"
 SUBMIT_SCRIPT = str(Path(__file__).resolve().parent.parent / "jobs" / "submit.py")
-# The same size as outside Airflow, where jobs/spark.py reads the same variable.
-DRIVER_MEMORY = os.environ.get("MINDCENSUS_DRIVER_MEMORY", "3g")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 STAMPS = ("timestamp", "level")  # of a stage's line: Airflow puts its own on every event
 
@@ -131,7 +129,6 @@ class SparkStageOperator(SparkSubmitOperator):
             application_args=[stage, *arguments],
             name=f"mindcensus {stage}",
             deploy_mode="client",
-            driver_memory=DRIVER_MEMORY,
             # From the start, as jobs/spark.py sets it once there is a session.
             conf={"spark.log.level": "FATAL"},
             **kwargs,
@@ -139,6 +136,10 @@ class SparkStageOperator(SparkSubmitOperator):
         self.stage = stage
 
     def execute(self, context: "Context") -> None:
+        # Of the task's own machine: who only reads the DAG has neither.
+        from jobs.machine import choose_heap
+
+        self._driver_memory = choose_heap()
         self.application_args = list(filter(None, self.application_args or ()))
         self.env_vars = supervised()
         if self.stage == "validate":  # no other stage sees an id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from jobs.machine import GIB, measure_machine, memory_limit
+from jobs.machine import GIB, choose_heap, measure_machine, memory_limit
 
 LOCK = Path(__file__).resolve().parent.parent / "requirements.lock"
 PYTHON = (3, 11)
@@ -109,8 +109,7 @@ def check_spark_submit() -> Finding:
 
 
 def check_spark_size() -> Finding:
-    size = measure_machine()
-    return Finding("spark", True, f"a session takes {size.cores} cores and a heap of {size.heap // 2**20:,} MiB")
+    return Finding("spark", True, f"a session takes {measure_machine().cores} cores and a heap of {choose_heap()}")
 
 
 def check_arithmetic() -> Finding:

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from jobs.cluster import cluster_settings, find_master, is_cluster, is_submitted, read_given
 from jobs.lake import Lake
-from jobs.machine import measure_machine
+from jobs.machine import choose_heap, measure_machine
 from jobs.profiling import note_spark
 from jobs.progress import show_spark
 
@@ -68,13 +68,11 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     # What a killed run left: whoever starts a session holds the lake.
     shutil.rmtree(scratch.parent, ignore_errors=True)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    size = measure_machine()
-    master = find_master(f"local[{size.cores},{ATTEMPTS}]")
+    master = find_master(f"local[{measure_machine().cores},{ATTEMPTS}]")
     chosen = settings(lake)
     own: dict[str, str] = {}
     if not is_submitted():
-        heap = os.environ.get("MINDCENSUS_DRIVER_MEMORY", f"{size.heap // 2**20}m")
-        own = {"spark.master": master, "spark.driver.memory": heap, "spark.log.level": LOG_LEVEL}
+        own = {"spark.master": master, "spark.driver.memory": choose_heap(), "spark.log.level": LOG_LEVEL}
     if is_cluster(master):
         chosen |= cluster_settings(master, read_given(own))
     builder = SparkSession.builder.appName(f"mindcensus {stage}")
