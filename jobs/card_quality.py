@@ -170,7 +170,7 @@ def _list_models(m: Measurements) -> list[list[str]]:
     whole = m.costs[0]
     models = [("Items' margins: each item's overall answers, the same for everybody", whole.margins)]
     tried = m.report.get("residuals", {}).get("nats_per_answer", {})
-    if m.residuals and "0" in tried:
+    if m.residuals and "0" in tried and not m.report.get("link"):  # of the same people, that is
         models.append(("Named traits alone, no residual latents (as tried during estimation)", tried["0"]))
     models.append((f"This model: named traits and {_plural(m.residuals, 'residual latent')}", whole.model))
     return [[name, number(cost, 3), WITHHELD if cost is None else number(math.exp(-cost))]

@@ -93,7 +93,7 @@ class Task:
     @property
     def rows(self) -> int:
         """Of an epoch, the held-out people's among them."""
-        return self.inputs.rows + len(self.inputs.held_out)
+        return self.inputs.rows + self.inputs.held_out_rows
 
     @property
     def batch_size(self) -> int:

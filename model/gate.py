@@ -82,7 +82,8 @@ def cover_answers(foretold: Foretold) -> list[dict[str, Any]]:
     Under a true model the share is .90 at every level.
     """
     place, inside, weight, person = foretold.trait, foretold.inside, foretold.weight, foretold.person
-    edges = np.quantile(place, LEVELS)
+    known = place[~np.isnan(place)]  # of items that have a trait
+    edges = np.quantile(known, LEVELS) if len(known) else np.empty(0)
     bands = [("all", np.ones(len(place), bool))]
     for number, (low, high) in enumerate(pairwise(edges)):
         last = number == len(edges) - 2

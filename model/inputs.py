@@ -19,6 +19,9 @@ from model.spec import MISSING, FeatureSpec
 
 HELD_OUT_FOLD = 0
 READ_ROWS = 65_536
+MOST_HELD_OUT = (
+    65_536  # that are kept: features lie in the order of their pseudonyms, so that these are drawn at random
+)
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,13 @@ class People:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Counts are weighted, of the training folds' categories (items, most categories); weights have mean 1 there."""
+    """Counts are weighted, of the training folds' categories (items, most categories); weights have mean 1 there.
+
+    `held_out` has the first MOST_HELD_OUT of `held_out_rows` people, as categories.
+    """
 
     rows: int
+    held_out_rows: int
     mean_weight: float
     counts: npt.NDArray[np.float64]
     held_out: Tensor
@@ -99,14 +106,18 @@ def read_sample(paths: Sequence[Path], spec: FeatureSpec, weight_column: str | N
 
 
 def read_held_out_labels(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, list[str | None]]:
-    """Text columns of the held-out fold's people, in the order of `Inputs.held_out`."""
+    """Text columns of the people of `Inputs.held_out`, in its order."""
     labels: dict[str, list[str | None]] = {name: [] for name in columns}
+    kept = 0
     for path in paths:
         with open_parquet(path) as file:
             for batch in file.iter_batches(READ_ROWS, columns=[*columns, "fold"]):
-                held = pc.equal(batch.column("fold"), HELD_OUT_FOLD)
+                held = batch.filter(pc.equal(batch.column("fold"), HELD_OUT_FOLD))[: MOST_HELD_OUT - kept]
+                kept += len(held)
                 for name in columns:
-                    labels[name] += batch.column(name).filter(held).to_pylist()
+                    labels[name] += held.column(name).to_pylist()
+                if kept == MOST_HELD_OUT:
+                    return labels
     return labels
 
 
@@ -132,12 +143,14 @@ def survey_inputs(paths: Sequence[Path], spec: FeatureSpec, weight_column: str |
     """
     most = max(len(item.levels) for item in spec.items)
     counts = np.zeros((len(spec.items), most))
-    rows, total = 0, 0.0
+    rows, held_rows, total = 0, 0, 0.0
     held_codes, held_weights = [], []
     for people in iterate_people(paths, spec, weight_column):
         held = people.folds == HELD_OUT_FOLD
-        held_codes.append(people.codes[held])
-        held_weights.append(people.weights[held])
+        left = max(0, MOST_HELD_OUT - held_rows)
+        held_codes.append(people.codes[held][:left])
+        held_weights.append(people.weights[held][:left])
+        held_rows += int(held.sum())
         rows += int((~held).sum())
         total += float(people.weights[~held].sum())
         counts += count_categories(people.codes[~held], people.weights[~held], spec, most)
@@ -151,6 +164,7 @@ def survey_inputs(paths: Sequence[Path], spec: FeatureSpec, weight_column: str |
         )
     return Inputs(
         rows=rows,
+        held_out_rows=held_rows,
         mean_weight=total / rows,
         counts=counts * rows / total,
         held_out=to_categories(torch.from_numpy(codes), spec),

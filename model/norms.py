@@ -26,6 +26,7 @@ TRAIT_GRID = torch.linspace(-6.0, 8.0, 701)  # trait sds
 BLOCK = 4096
 CELLS = 8192  # of a table's span
 FEWEST_TO_COMPARE = 200  # people who answered about as many items
+MOST_PEOPLE = 1 << 20
 
 Floats = npt.NDArray[np.float32]
 Block = tuple[Floats, Floats, npt.NDArray[np.int64]]
@@ -137,13 +138,19 @@ class Norms:
 
 @torch.no_grad()
 def make_norms(network: ProfileNetwork, paths: Sequence[Path], weight_column: str | None) -> Norms:
-    """Norms of everybody in the files who answered anything, held-out fold included, survey-weighted."""
-    blocks, weights = [], []
+    """Norms of the people in the files who answered anything, held-out fold included, survey-weighted.
+
+    Of more than MOST_PEOPLE these many: a percentile is known to a twentieth of a point then.
+    """
+    blocks, weights, normed = [], [], 0
     for people in iterate_people(paths, network.spec, weight_column):
         answered = (people.codes != MISSING).any(axis=1)
         weights.append(people.weights[answered])
         codes = torch.split(torch.from_numpy(people.codes[answered]), BLOCK)
         blocks += [describe_block(network, network.categories(block)) for block in codes]
+        normed += int(answered.sum())
+        if normed >= MOST_PEOPLE:
+            break
     return tabulate_norms(network, blocks, np.concatenate(weights))
 
 

@@ -5,6 +5,7 @@ Shapes: A hidden answers, B rows of hidden cells, of which rounds of the same P 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,8 @@ Integers = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class Foretold:
     """Of each hidden answer (A): its `row` (of B), `item` and person's weight; whether it lies `inside` the middle 90 %
-    of what was foretold (0 or 1); the person's level of the item's `trait`; its expected less its own score, `error`.
+    of what was foretold (0 or 1); the person's level of the item's `trait`, NaN where it has none; the expected less
+    the given score, `error`.
     """
 
     row: Integers
@@ -46,7 +48,7 @@ class Foretold:
 def foretell_hidden(network: ProfileNetwork, cells: HiddenCells) -> Foretold:
     """Answers are discrete, so where one lies is drawn within its category's probability (randomised PIT, Czado,
     Gneiting & Held 2009): under a true model 90 % are inside."""
-    loads = network.items.loads.argmax(dim=0)
+    loads, loose = network.items.loads.argmax(dim=0), network.items.loads.sum(dim=0) == 0
     generator = torch.Generator().manual_seed(SEED)
     parts = []
     for start in range(0, len(cells.seen), BLOCK):
@@ -58,7 +60,7 @@ def foretell_hidden(network: ProfileNetwork, cells: HiddenCells) -> Foretold:
         place = below + torch.rand(len(row), generator=generator) * cell.gather(1, answer)[:, 0]
         scores = network.items.category_scores[item]
         error = (cell * scores).sum(dim=1) - scores.gather(1, answer)[:, 0]
-        trait = network.posterior(seen).mean[row, loads[item]]
+        trait = network.posterior(seen).mean[row, loads[item]].masked_fill(loose[item], math.nan)
         parts.append((row + start, item, cells.weights[start : start + BLOCK][row], place, trait, error))
     row, item, weight, place, trait, error = (torch.cat(columns) for columns in zip(*parts, strict=True))
     inside = (place.double() - 0.5).abs() <= COVERAGE / 2

@@ -58,7 +58,7 @@ def train_privately(
         "privacy": asdict(spent),
         "codebook": spec.codebook,
         "codebook_version": spec.codebook_version,
-        "rows": {"training": inputs.rows, "validation": len(inputs.held_out)},
+        "rows": {"training": inputs.rows, "validation": inputs.held_out_rows},
         "files": [hash_file(path) for path in paths],
         "residuals": {"chosen": 0, "nats_per_answer": {}},
         "reference": {},

@@ -91,7 +91,7 @@ def train(
         "settings": asdict(settings),
         "codebook": spec.codebook,
         "codebook_version": spec.codebook_version,
-        "rows": {"training": inputs.rows, "validation": len(inputs.held_out)},
+        "rows": {"training": inputs.rows, "validation": inputs.held_out_rows},
         "files": files,
         **told,
         "validation": asdict(validation),
