@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from benchmarks.endings import read_manifest, read_view
 from jobs.cli import main
 from jobs.labels import WITHHELD
 from jobs.lake import Lake
+from model.arithmetic import multiplies_bfloat16
 from tests.jobs.nhanes import BREAKDOWNS, DATA, needs_nhanes, read_reference
 from tests.nights.conftest import Copy, SmallNight
 from tests.nights.small_night import (
@@ -362,6 +364,31 @@ def test_one_stage_run_again_on_a_published_night(
         assert ended.code == 0, ended.said
     assert read_people(lake) == before
     assert read_manifest(lake, FIRST)["token"] == 2
+
+
+def test_profiles_in_other_numbers_move_no_figure(small_night: SmallNight, copy_lake: Copy, tmp_path: Path) -> None:
+    """Traits' figures are made of plausible values, in float32 whatever profiles are made in."""
+    lake = copy_lake(tmp_path)
+    profiles, figures = read_traits(lake), read_estimates(lake, "restricted", "cohorts_internal")
+    commands = CommandLine(MINDCENSUS_NUMBERS="float32" if multiplies_bfloat16() else "bfloat16")
+    try:
+        for stage in STAGES[STAGES.index("score") :]:
+            ended = run_stage(commands, small_night, lake, FIRST, stage)
+            assert ended.code == 0, ended.said
+    finally:
+        commands.close()
+    moved = read_traits(lake)
+    assert not np.array_equal(moved, profiles)
+    assert all(np.corrcoef(one, other)[0, 1] > 0.9999 for one, other in zip(profiles, moved, strict=True))
+    assert read_estimates(lake, "restricted", "cohorts_internal") == figures
+    assert {figure["kind"] for figure in figures} >= {"mean", "proportion", "quantile", "ratio"}
+
+
+def read_traits(lake: Path) -> Any:
+    """Means (traits, people) of the latest profiles, in the order of the people."""
+    with duckdb.connect(str(lake / "restricted" / "catalog.duckdb"), read_only=True) as connection:
+        query = "SELECT distress_mean, sleeplessness_mean FROM profiles_latest ORDER BY person_id"
+        return np.stack(list(connection.execute(query).fetchnumpy().values()))
 
 
 def check_sentence(ended: Ended, stage: str, sentence: str, code: int) -> None:
