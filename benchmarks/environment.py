@@ -16,7 +16,7 @@ from benchmarks.peers.exchange import Floats, Task, save_task
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
-    "peers": ("ctgan==0.12.1", "scikit-learn==1.9.1"),
+    "peers": ("ctgan==0.12.1", "scikit-learn==1.9.1", "sdmetrics==0.32.0"),
     "mlflow": ("mlflow-skinny==3.17.2",),
     "svy": ("svy==0.35.0",),
 }

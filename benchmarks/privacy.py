@@ -24,6 +24,7 @@ DIF_SURVEYS, DIF_SEED = 200, 1
 def bound_epsilon() -> dict[str, Any]:
     bounds = measure_epsilon()
     return {
+        "epsilon_outcome": [bound.outcome for bound in bounds],
         "epsilon_claimed": [bound.claimed for bound in bounds],
         "epsilon_lower95": [round(bound.lower, 4) for bound in bounds],
         "epsilon_lower95_of_half_noise": [round(bound.lower_half_noise, 4) for bound in bounds],
@@ -35,7 +36,7 @@ def look_for_planted() -> dict[str, Any]:
     found = find_planted()
     return {
         **found,
-        "planted_passed": bool(found["planted_seen"]) and not found["planted_found"] + found["erased_found"],
+        "planted_passed": found["planted_passed"] and not found["planted_found"] + found["erased_found"],
     }
 
 

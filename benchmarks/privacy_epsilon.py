@@ -25,6 +25,7 @@ from jobs.dp_sums import CellSums, add_up, list_questions
 
 RELEASES = 10_000
 EPSILONS = (0.5, 1.0, 2.0)
+OUTCOMES = ("phq9_ge10", "phq9_total")  # a proportion, and a mean, of which a total and squares are released, too
 CONFIDENCE = 0.95
 PEOPLE, LARGEST = 200, 2.0
 Plan = Mapping[tuple[tuple[str, ...], str], Noise]
@@ -32,8 +33,10 @@ Plan = Mapping[tuple[tuple[str, ...], str], Noise]
 
 @dataclass(frozen=True)
 class Bound:
-    """The claimed epsilon, and its lower bounds with 95 % confidence: of the product, and with half its noise."""
+    """The claimed epsilon of one outcome's releases, and its lower bounds with 95 % confidence: of the product, and
+    with half its noise."""
 
+    outcome: str
     claimed: float
     lower: float
     lower_half_noise: float
@@ -45,26 +48,27 @@ class Bound:
 
 
 def measure_epsilon(releases: int = RELEASES) -> list[Bound]:
-    """For each of EPSILONS. The codebook has one breakdown and one scale, so that each part's share is large."""
+    """For each of OUTCOMES and EPSILONS. A codebook has one breakdown and one outcome: each part's share is large."""
     bounds = []
-    with TemporaryDirectory() as name:
-        book = make_book(Path(name))
-        questions = list_questions(book.parsed_outcomes())
-        there, gone = make_neighbours(Path(name), book)
-        for claimed in EPSILONS:
-            plan = plan_noise(claimed, book.breakdowns, questions)
-            halved = {
-                key: Noise({part: scale / 2 for part, scale in noise.scales.items()}) for key, noise in plan.items()
-            }
-            lower, caught = (bound_epsilon(there, gone, used, releases) for used in (plan, halved))
-            bounds.append(Bound(claimed, lower, caught))
+    for outcome in OUTCOMES:
+        with TemporaryDirectory() as name:
+            book = make_book(Path(name), outcome)
+            questions = list_questions(book.parsed_outcomes())
+            there, gone = make_neighbours(Path(name), book)
+            for claimed in EPSILONS:
+                plan = plan_noise(claimed, book.breakdowns, questions)
+                halved = {
+                    key: Noise({part: scale / 2 for part, scale in noise.scales.items()}) for key, noise in plan.items()
+                }
+                lower, caught = (bound_epsilon(there, gone, used, releases) for used in (plan, halved))
+                bounds.append(Bound(outcome, claimed, lower, caught))
     return bounds
 
 
-def make_book(folder: Path) -> Codebook:
-    """The demo codebook with one proportion for everybody."""
+def make_book(folder: Path, outcome: str) -> Codebook:
+    """The demo codebook with one outcome for everybody."""
     book = yaml.safe_load(find_codebook("demo_population").read_text())
-    book |= {"breakdowns": [[]], "outcomes": ["phq9_ge10"]}
+    book |= {"breakdowns": [[]], "outcomes": [outcome]}
     book.pop("standard", None)
     file = folder / "codebook.yaml"
     file.write_text(yaml.safe_dump(book, allow_unicode=True, sort_keys=False))

@@ -1,8 +1,9 @@
 """One planted person, looked for in everything that nights leave behind, before and after the person is erased.
 
 The person has an id that nobody has, and a weight and an income that nobody has, in two nights: the first by Airflow
-(its database and XCom are searched, too), the second by `mindcensus run`. Then `explain` for everybody, and
-`withdraw --erase`. What is found outside the places of docs/privacy.md is counted.
+(its database and XCom are searched, too), the second by `mindcensus run`. Then `explain` for everybody, a third night
+that is validated and never published, in which the person's row breaks a rule, and `withdraw --erase`. What is found
+outside the places of docs/privacy.md is counted.
 """
 
 import csv
@@ -22,7 +23,7 @@ from jobs.delivery import write_marker
 from jobs.pseudonym import digest_ids
 
 PEOPLE = 2_000
-NIGHTS = ("2026-03-01", "2026-03-02")
+NIGHTS = ("2026-03-01", "2026-03-02", "2026-03-03")
 ID, KEY = "planted-person-7f3e", "planted-key-4c19a6d2"
 # Every binary digit of a single counts, so that no percentile reads the same.
 WEIGHT, INCOME = 631.71826171875, 9.518555641174316
@@ -31,9 +32,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 # Where the design says that a person is, by what is looked for: docs/privacy.md, Data flows and Consent and rights.
 PSEUDONYM = digest_ids([ID.encode()], KEY.encode())[0] or ""
 TABLES = {
-    PSEUDONYM: ("accepted", "features", "profiles", "explanations"),
+    PSEUDONYM: ("accepted", "quarantine", "features", "profiles", "explanations"),
     str(WEIGHT): ("accepted", "features", "profiles"),
-    str(INCOME): ("accepted", "features"),
+    str(INCOME): ("accepted", "quarantine", "features"),
 }
 REMAINS = {PSEUDONYM: ("withdrawn", "audit")}
 
@@ -48,11 +49,13 @@ def find_planted() -> dict[str, Any]:
         folder = Path(name)
         environment = make_environment(folder)
         for seed, night in enumerate(NIGHTS, 1):
-            deliver(folder / "landing" / night, night, seed, environment)
+            deliver(folder / "landing" / night, night, seed, environment, broken=night == NIGHTS[-1])
         said = run_airflow(folder, environment)
         where = ["--lake", str(folder / "lake"), "--run-date", NIGHTS[1], "--codebook", "demo_population"]
         said += run(["run", *where, "--extract", str(folder / "landing" / NIGHTS[1])], environment)
         said += run(["explain", *where], environment)
+        where[where.index(NIGHTS[1])] = NIGHTS[2]
+        said += run(["validate", *where, "--extract", str(folder / "landing" / NIGHTS[2])], environment)
         before = search(folder, said)
         erase = ["withdraw", "--lake", str(folder / "lake"), "--reason", "asked to be forgotten", "--erase"]
         said = run(erase, environment, f"{ID}\n")
@@ -60,6 +63,7 @@ def find_planted() -> dict[str, Any]:
         return {
             "planted_found": count_outside(before, TABLES),
             "planted_seen": list_tables(before),
+            "planted_passed": set(TABLES[PSEUDONYM]) <= set(list_tables(before)),
             "erased_found": count_outside(after, REMAINS),
             "erased_seen": list_tables(after),
         }
@@ -85,8 +89,8 @@ def make_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def deliver(extract: Path, night: str, seed: int, environment: dict[str, str]) -> None:
-    """A simulated extract, in which the first good row becomes the planted person's."""
+def deliver(extract: Path, night: str, seed: int, environment: dict[str, str], *, broken: bool) -> None:
+    """A simulated extract, in which the first good row becomes the planted person's, or one that `broken` spoils."""
     drawn = ["demo", "--people", str(PEOPLE), "--seed", str(seed), "--run-date", night, "--out", str(extract)]
     run(drawn, environment)
     [file] = sorted(extract.glob("people-*.csv"))
@@ -94,7 +98,8 @@ def deliver(extract: Path, night: str, seed: int, environment: dict[str, str]) -
         names, *rows = list(csv.reader(opened))
     # The simulation has broken rows, too.
     good = next(row for row in rows if len(row) == len(names) and is_sound(dict(zip(names, row, strict=True))))
-    for name, value in (("respondent_id", ID), ("weight", str(WEIGHT)), ("income_log", str(INCOME))):
+    weight = "-1" if broken else str(WEIGHT)
+    for name, value in (("respondent_id", ID), ("weight", weight), ("income_log", str(INCOME))):
         good[names.index(name)] = value
     with file.open("w", newline="") as opened:
         csv.writer(opened, lineterminator="\n").writerows([names, *rows])

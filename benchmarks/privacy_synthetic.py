@@ -71,7 +71,10 @@ def measure_synthetic() -> dict[str, Any]:
         for peer in PEERS:
             drawn[peer] = ask_generator(peer, book, real, DRAWS, folder)
             attacked[peer] = ask_generator(peer, book, half, 1, folder)[0]
-        utility = {name: compare_draws(book, real, draws) for name, draws in drawn.items()}
+        utility = {
+            name: {**compare_draws(book, real, draws), "sdmetrics": ask_quality(name, book, real, draws, folder)}
+            for name, draws in drawn.items()
+        }
         risk = {name: attack(book, real, members, extract) for name, extract in attacked.items()}
     ours = utility["ours"]["overlap"]
     return {
@@ -136,12 +139,30 @@ def ask_generator(peer: str, book: Codebook, columns: Columns, draws: int, folde
     given = {name: column for name, column in columns.items() if name not in (book.person_id, stratum, psu)}
     given[UNIT] = np.array([f"{a}:{b}" for a, b in zip(columns[stratum], columns[psu], strict=True)], dtype=object)
     write_columns(given, out / "table.csv")
-    numbers = [book.design.weight, *dict.fromkeys(part.column for part in book.covariates if part.is_number)]
     people = len(columns[book.person_id])
-    task = {"model": peer, "seed": 1, "draws": draws, "people": people, "numbers": numbers}
+    task = {"model": peer, "seed": 1, "draws": draws, "people": people, "numbers": list_numbers(book)}
     (out / "task.json").write_text(json.dumps({**task, "table": str(out / "table.csv"), "out": str(out)}))
     run([str(prepare_environment(ROOT / ".bench")), "-m", "benchmarks.peers.generators", str(out / "task.json")])
     return [split_unit(book, read_columns(out / f"draw-{number}.csv")) for number in range(draws)]
+
+
+def list_numbers(book: Codebook) -> list[str]:
+    return [book.design.weight, *dict.fromkeys(part.column for part in book.covariates if part.is_number)]
+
+
+def ask_quality(name: str, book: Codebook, real: Columns, draws: list[Columns], folder: Path) -> dict[str, float]:
+    """SDMetrics' scores, by property, without ids, strata and PSUs: these have other names in each extract."""
+    out = folder / f"quality-{name}"
+    out.mkdir()
+    left_out = (book.person_id, book.design.stratum, book.design.psu)
+    files = []
+    for number, columns in enumerate([real, *draws]):
+        files.append(str(out / f"table-{number}.csv"))
+        write_columns({key: column for key, column in columns.items() if key not in left_out}, Path(files[-1]))
+    task = {"real": files[0], "drawn": files[1:], "numbers": list_numbers(book), "out": str(out / "scores.json")}
+    (out / "task.json").write_text(json.dumps(task))
+    run([str(prepare_environment(ROOT / ".bench")), "-m", "benchmarks.peers.quality", str(out / "task.json")])
+    return {key: round(score, 4) for key, score in json.loads((out / "scores.json").read_text()).items()}
 
 
 def split_unit(book: Codebook, columns: Columns) -> Columns:
