@@ -19,6 +19,8 @@ BFLOAT16 = Arithmetic("cpu", "bfloat16")
 # Of a mean's standard error: so much of a shift leaves a 95 % interval covering 94.99 %. The rounding of a model's
 # weights moves everybody alike, by .007 standard errors of 9,000 people (root mean square over trainings of 8 seeds).
 SHIFT = 0.03
+NAMES = ("t0_mean", "t0_sd", "t1_mean", "t1_sd", "s0_ge6_probability")
+SCHEMA = pa.schema([(name, pa.float32()) for name in NAMES])
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,7 @@ def test_bfloat16_moves_profiles_by_little(trained):
 
 
 def write_profiles(scorer, trained, folder, shift=0.0):
-    schema = pa.schema([("t0_mean", pa.float32()), ("t1_mean", pa.float32()), ("weight", pa.float64())])
+    schema = pa.schema([*SCHEMA, ("weight", pa.float64())])
     file = folder / f"profiles-{shift}.parquet"
     score_file(scorer, [Piece(trained.paths[0])], file, schema)
     if shift:
@@ -81,8 +83,8 @@ def test_deviation_is_of_what_was_written(trained, tmp_path):
     assert same == Deviation(pq.read_metadata(trained.paths[0]).num_rows, 0.0, 0.0)
     moved = measure_deviation(exact, [write_profiles(exact, trained, tmp_path, 0.1)])
     assert moved.largest == pytest.approx(0.1, abs=1e-6)
-    assert moved.root_mean_square == pytest.approx(0.1 / np.sqrt(2), abs=1e-6), "one of two traits has moved"
-    with pytest.raises(ModelError, match=r"In bfloat16 on the processor, .* 0\.0707 sd off .* nothing is published"):
+    assert moved.root_mean_square == pytest.approx(0.1, abs=1e-6), "one of the columns has moved"
+    with pytest.raises(ModelError, match=r"In bfloat16 on the processor, .* 0\.1000 sd off .* nothing is published"):
         moved.check(BFLOAT16)
     coarse = measure_deviation(exact, [write_profiles(Scorer.load(trained.folder, BFLOAT16), trained, tmp_path)])
     assert 0 < coarse.root_mean_square < LIMIT / 2
@@ -92,8 +94,7 @@ def test_deviation_is_of_what_was_written(trained, tmp_path):
 def test_of_nobody_nothing_deviates(trained, tmp_path):
     exact, empty = Scorer.load(trained.folder), tmp_path / "empty.parquet"
     pq.write_table(pq.read_table(trained.paths[0]).slice(0, 0), empty)
-    schema = pa.schema([("t0_mean", pa.float32()), ("t1_mean", pa.float32())])
-    score_file(exact, [Piece(empty)], tmp_path / "none.parquet", schema)
+    score_file(exact, [Piece(empty)], tmp_path / "none.parquet", SCHEMA)
     assert measure_deviation(exact, [([Piece(empty)], tmp_path / "none.parquet")]).people == 0
     assert measure_deviation(exact, []) == Deviation(0, 0.0, 0.0)
 
