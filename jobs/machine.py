@@ -6,7 +6,7 @@ from pathlib import Path
 
 GIB = 2**30
 # For each core: what a task at work takes of the JVM's heap, and its Python worker with torch beside that.
-HEAP_PER_CORE, PYTHON_PER_CORE = 1.1 * GIB, 0.75 * GIB
+HEAP_PER_CORE, PYTHON_PER_CORE = 1.0 * GIB, 0.75 * GIB
 LEAST_HEAP_PER_CORE = 0.75 * GIB
 CGROUP = Path("/sys/fs/cgroup")
 HEAP_VARIABLE = "MINDCENSUS_DRIVER_MEMORY"
