@@ -85,6 +85,8 @@ def explain_fault(error: BaseException) -> str | None:
         return MACHINE_FAULTS[errno.ENOSPC]
     if "Permission denied" in text:
         return MACHINE_FAULTS[errno.EACCES]
+    if "java.lang.OutOfMemoryError" in text:
+        return "the JVM's memory is used up: set MINDCENSUS_DRIVER_MEMORY higher, or take a machine with more memory"
     return None
 
 
