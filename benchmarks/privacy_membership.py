@@ -13,6 +13,7 @@ from benchmarks.privacy_synthetic import BOOK, NIGHT, run_night
 from jobs.explain import read_published
 from jobs.lake import Lake
 from jobs.membership import measure_membership
+from model.registry import load_model
 
 MOST_ADVANTAGE = 0.05  # of the upper limit
 
@@ -22,8 +23,11 @@ def measure_nhanes() -> dict[str, Any]:
     with TemporaryDirectory() as name:
         lake = Lake(Path(name) / "lake")
         run_night(lake.root, BOOK, data)
-        found = measure_membership(lake, read_published(lake, NIGHT))
+        night = read_published(lake, NIGHT)
+        residuals = load_model(lake.root / night["model"]["folder"]).network.residuals
+        found = measure_membership(lake, night)
     return {
+        "membership_residuals": residuals,
         "membership_models": found.models,
         "membership_people": found.people,
         "membership_advantage": round(found.advantage, 4),

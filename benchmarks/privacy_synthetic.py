@@ -42,6 +42,7 @@ from jobs.synthetic_columns import Texts, write_code
 
 NIGHT = date(2020, 3, 1)
 BOOK = "nhanes_2017_2018"
+KEY = "benchmark"
 DRAWS = 10
 LEAST_OVERLAP = 0.9
 PEERS = ("ctgan", "tvae")
@@ -85,8 +86,15 @@ def measure_synthetic() -> dict[str, Any]:
 
 
 def run_night(lake: Path, book: str, extract: Path) -> None:
+    """Under one key, since folds follow from pseudonyms: figures come out again."""
+    environment = {**os.environ, "MINDCENSUS_KEY": KEY}
     named = ["--lake", lake, "--run-date", NIGHT, "--codebook", book, "--extract", extract]
-    subprocess.run([sys.executable, "-m", "jobs.cli", "run", *map(str, named)], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "run", *map(str, named)],
+        check=True,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
 
 
 def read_accepted(root: Path, book: Codebook) -> Columns:
