@@ -19,9 +19,7 @@ from model.spec import MISSING, FeatureSpec
 
 HELD_OUT_FOLD = 0
 READ_ROWS = 65_536
-MOST_HELD_OUT = (
-    65_536  # that are kept: features lie in the order of their pseudonyms, so that these are drawn at random
-)
+MOST_HELD_OUT = 65_536  # that are kept: a random part, since features lie in the order of their pseudonyms
 
 
 @dataclass(frozen=True)
