@@ -49,6 +49,7 @@ def test_a_namespace_is_cut_off_and_joined_again() -> None:
 def test_nothing_is_left_after_a_failure() -> None:
     with pytest.raises(ZeroDivisionError), make_network(["one"]) as network:
         process = subprocess.Popen([*network.enter("one"), "sleep", "600"])
+        wait_until(lambda: network.pids("one") == [process.pid], "it has entered", 30)
         raise ZeroDivisionError
     assert process.wait(10) == -signal.SIGKILL
     assert list_made(network) == ""
