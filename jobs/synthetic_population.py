@@ -20,7 +20,7 @@ from jobs.lake import Lake, StageRecord
 from jobs.latent_outcomes import choose_sample
 from jobs.synthetic_columns import Answering, Column, Texts, cut_numbers, name_groups, read_answering, read_columns
 from jobs.synthetic_design import join_psus
-from jobs.synthetic_weights import Margin, calibrate_weights, round_weights
+from jobs.synthetic_weights import Design, Margin, calibrate_weights, round_weights
 from jobs.withdrawn import check_withdrawn
 from model.cells import SMALLEST, Floats, Integers, draw_cells
 from model.conditioning import Conditioning, condition_on
@@ -111,7 +111,8 @@ def draw_extract(population: Population, people: int, seed: int) -> dict[str, Te
     answers = np.stack([list_levels(item)[codes[:, place]] for place, item in enumerate(book.items)], axis=1)
     gone = population.answering.leave_out(answers, drawn[ANSWERING], random)
     margins = list_margins(population, groups, np.where(gone, -1, codes))
-    weights = round_weights(calibrate_weights(weights, margins), population.weights, SMALLEST)
+    psus = Design(drawn[PSU], population.homes, len(population.psus))
+    weights = round_weights(calibrate_weights(weights, margins, psus), population.weights, SMALLEST)
     design = book.design
     made: dict[str, Texts] = {book.person_id: np.array([str(number) for number in range(1, people + 1)], dtype=object)}
     if book.consent:

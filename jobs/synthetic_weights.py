@@ -1,8 +1,9 @@
 """Weights of a synthetic extract, calibrated to what has been published.
 
 Ridge calibration by raking (Deville & Sarndal 1992; Rao & Singh 1997): of all weights that meet the published margins
-but for their rounding, those nearest to the drawn ones. Nothing is used that readers do not have. Shapes: D people,
-K margins.
+but for their rounding, those nearest to the drawn ones. Published standard errors are met, too: how people fell into
+the survey's PSUs has made them larger or smaller than a drawing anew would, and intervals are to be the survey's.
+Nothing is used that readers do not have. Shapes: D people, K margins, P PSUs.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from model.cells import Floats
+from model.cells import Floats, Integers
 
 ROUNDS = 100
 CLOSE = 1e-8
 TOTAL_ERROR = 0.005  # of a published number of people, which has three digits
 MEAN_ERROR = 0.1  # of a published figure, in its standard errors
+SE_ERROR = 0.05  # of a published standard error, which has two digits
+SE_ROUNDS = 8
+LONGEST_STEP = 0.5  # of a standard error's logarithm in a round
 DIGITS = 6  # of a weight in the file
 
 
@@ -30,19 +34,57 @@ class Margin:
     estimate: float
     se: float
 
+    def linearise(self) -> Floats:
+        """What a unit of each person's weight (D) adds to the mean."""
+        return np.asarray(self.inside * (self.answers - self.estimate) / self.people)
 
-def calibrate_weights(weights: Floats, margins: Sequence[Margin]) -> Floats:
-    """Weights (D) that meet the margins, as far as `weights` allow; margins that nobody is in are left."""
+
+Side = tuple[Floats, float, float]  # of an equation: what people (D) add to it, what it comes to, and its error
+
+
+@dataclass(frozen=True)
+class Design:
+    """The PSU of each drawn person (D), the stratum of each PSU (P), and how many people the survey has."""
+
+    psus: Integers
+    homes: Integers
+    people: int
+
+    def meet(self, margin: Margin, weights: Floats) -> Side | None:
+        """The tangent of the logarithm of a mean's standard error, at these weights (D); None where it has none.
+
+        The published one is that of the survey's people: of more, or fewer, it goes by the root of their number.
+        """
+        parts, sizes = margin.linearise(), np.bincount(self.homes)
+        totals = np.bincount(self.psus, weights * parts, len(self.homes))
+        away = totals - (np.bincount(self.homes, totals) / sizes)[self.homes]
+        half = away * (sizes / np.maximum(sizes - 1, 1))[self.homes]  # of the variance's derivative by a total
+        variance = float(half @ away)
+        if variance <= 0:
+            return None
+        wanted = np.log(margin.se * np.sqrt(self.people / len(weights)) / np.sqrt(variance))
+        slope = half[self.psus] * parts / variance  # times the weights it adds up to 1, as the root of a square does
+        return np.asarray(slope * weights.sum()), 1 + float(np.clip(wanted, -LONGEST_STEP, LONGEST_STEP)), SE_ERROR
+
+
+def calibrate_weights(weights: Floats, margins: Sequence[Margin], design: Design) -> Floats:
+    """Weights (D) that meet the margins, as far as `weights` allow; margins that nobody is in are left.
+
+    Standard errors bend with the weights: each round meets their tangents at the weights of the last.
+    """
     met = [margin for margin in margins if margin.inside.any()]
     if not met:
         return weights
-    whole = max(margin.people for margin in met)
+    whole, means = max(margin.people for margin in met), [margin for margin in met if margin.se > 0]
     start = weights / weights.sum()
-    sides = [(margin.inside * whole / margin.people, 1.0, TOTAL_ERROR) for margin in met]
-    sides += [(m.inside * (m.answers - m.estimate) / m.se * whole / m.people, 0.0, MEAN_ERROR) for m in met if m.se > 0]
-    x, wanted = np.stack([side[0] for side in sides], axis=1), np.array([side[1] for side in sides])
-    ridge = len(weights) * np.array([side[2] for side in sides]) ** 2
-    return np.asarray(whole * start * _find_factors(start, x, wanted, ridge))
+    fixed: list[Side] = [(margin.inside * whole / margin.people, 1.0, TOTAL_ERROR) for margin in met]
+    fixed += [(np.asarray(margin.linearise() * whole / margin.se), 0.0, MEAN_ERROR) for margin in means]
+    found: Floats = whole * start
+    for _ in range(SE_ROUNDS):
+        bending = [side for margin in means if (side := design.meet(margin, found))]
+        x, wanted, errors = map(np.array, zip(*fixed, *bending, strict=True))
+        found = np.asarray(whole * start * _find_factors(start, x.T, wanted, len(weights) * errors**2))
+    return found
 
 
 def _find_factors(start: Floats, x: Floats, wanted: Floats, ridge: Floats) -> Floats:
