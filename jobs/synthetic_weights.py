@@ -77,8 +77,8 @@ def calibrate_weights(weights: Floats, margins: Sequence[Margin], design: Design
         return weights
     whole, means = max(margin.people for margin in met), [margin for margin in met if margin.se > 0]
     start = weights / weights.sum()
-    fixed: list[Side] = [(margin.inside * whole / margin.people, 1.0, TOTAL_ERROR) for margin in met]
-    fixed += [(np.asarray(margin.linearise() * whole / margin.se), 0.0, MEAN_ERROR) for margin in means]
+    fixed: list[Side] = [(np.asarray(margin.inside * whole / margin.people), 1.0, TOTAL_ERROR) for margin in met]
+    fixed += [(margin.linearise() * whole / margin.se, 0.0, MEAN_ERROR) for margin in means]
     found: Floats = whole * start
     for _ in range(SE_ROUNDS):
         bending = [side for margin in means if (side := design.meet(margin, found))]
