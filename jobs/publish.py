@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from jobs.amendments import read_amendments
+from jobs.analyses import remove_absent
 from jobs.catalog import write_catalog
 from jobs.dictionary import write_dictionary
 from jobs.disclosure_profiles import OPENSAFELY, PROFILES, redact_fates
@@ -159,6 +160,7 @@ def refresh(job: Job) -> None:
     while manifests != (found := job.lake.manifests()):
         manifests = found
         _write_views(job, manifests)
+    remove_absent(job.lake, manifests[-1])
     _clean(job.lake, job.night)
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.analyses import FOLDER, SUMMARY, name_analysis
 from jobs.audit import read_entries
 from jobs.lake import Lake
 from jobs.pseudonym import digest_ids, key_file, read_key
 from jobs.withdrawn import block_people
 from tests.expectations.test_care import LINE
 from tests.nights.conftest import Copy, SmallNight
-from tests.nights.small_night import CommandLine, Ended
+from tests.nights.small_night import FIRST, CommandLine, Ended
 
 CARE = """\
 purpose: {use: care, lawful_basis: consent, retention_days: 400}
@@ -96,9 +97,11 @@ def test_everybody_needs_somebody_on_duty_and_is_sorted_by_need(commands: Comman
     ended = ask(commands, care, "--everybody", "--reason", "a weekly look")
     assert ended.code == 2 and "the care file has to name who looks at it" in ended.said
     lake = Lake(care.lake)
-    everybody = pq.read_table(care.lake / "restricted" / "features", columns=["person_id"])["person_id"].to_pylist()
+    everybody = pq.read_table(care.lake / "restricted" / "features", columns=["person_id", "mood_1"]).to_pylist()
+    # Pages of fewer people are soon made: of those first who left the item of risk open.
+    everybody.sort(key=lambda row: (row["mood_1"], row["person_id"]))
     with lake.hold():
-        block_people(lake, sorted(everybody)[LEFT:])  # pages of fewer people are soon made
+        block_people(lake, sorted(row["person_id"] for row in everybody[LEFT // 2 : -LEFT // 2]))
     entries = len(list(read_entries(lake)))
     ended = ask(commands, care, "--everybody", "--reason", "a weekly look", settings="duty.yaml")
     assert ended.code == 0, ended.said
@@ -109,6 +112,18 @@ def test_everybody_needs_somebody_on_duty_and_is_sorted_by_need(commands: Comman
     assert [one["risk_present"] for one in people] == sorted((one["risk_present"] for one in people), reverse=True)
     advice = {rule for one in people for rule in one["advice"]}
     assert advice == {"high", "open"}
+
+
+def test_pages_of_who_is_not_in_the_newest_night_go(commands: CommandLine, care: SmallNight) -> None:
+    folder = care.lake / "restricted" / FOLDER / f"run_date={FIRST}"
+    one = next(file for file in sorted(folder.glob("*.json")) if file.stem != SUMMARY)
+    left = folder / f"{name_analysis('0' * 64)}.json"  # as of somebody who was in an earlier night
+    left.write_text(json.dumps({**json.loads(one.read_text()), "person_id": "0" * 64}))
+    page = left.with_suffix(".en.html")
+    page.write_text("told")
+    ended = commands("publish", "--lake", care.lake, "--run-date", FIRST, "--codebook", care.book)
+    assert ended.code == 0, ended.said
+    assert one.exists() and not left.exists() and not page.exists() and not list(folder.glob(f"{SUMMARY}.*"))
 
 
 def test_what_is_refused(commands: CommandLine, care: SmallNight, small_night: SmallNight) -> None:
