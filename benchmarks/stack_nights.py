@@ -128,7 +128,7 @@ def shoot(api: AirflowApi, folder: Path, picture: Path) -> None:
         browser.ask("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
         browser.ask("Page.navigate", url=f"{known['address']}/dags/{DAG}")
         deadline = time.monotonic() + LONGEST_DRAWING
-        while LAST_TASK not in str(browser.run("document.body.innerText")) and time.monotonic() < deadline:
+        while LAST_TASK not in str(browser.run("document.body?.innerText")) and time.monotonic() < deadline:
             time.sleep(1)
         time.sleep(SETTLE)
         picture.write_bytes(base64.b64decode(browser.ask("Page.captureScreenshot", format="png")["data"]))

@@ -42,8 +42,9 @@ def show_membership(m: Measurements) -> Section:
                 "shadows guesses from the likelihood of the answers whether the person was in that half (likelihood "
                 "ratio attack, LiRA; Carlini et al. 2022), in the form, online or offline, and with the threshold that "
                 "serve best on the shadows. Upper limits "
-                f"are one-sided, {percent(CONFIDENCE, 0)}, of a two-way bootstrap over people and models. A model of "
-                "everybody gives away less of each than one of half of them."
+                f"are one-sided, {percent(CONFIDENCE, 0)}, of a jackknife over groups of people, each time with form "
+                "and threshold chosen anew, and of the spread between models. A model of everybody gives away less of "
+                "each than one of half of them."
             ),
             Table(
                 "Advantage: true less false positives, at the threshold that tells shadows apart best; 0 is guessing.",
