@@ -12,8 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.lake import Lake, StageRecord
-from jobs.withdrawn import find_people
+import pyarrow.dataset as ds
+
+from jobs.catalog import find_files
+from jobs.lake import Lake
 from model.spec import PERSON
 
 FOLDER = "analyses"
@@ -32,18 +34,31 @@ def remove_analyses(lake: Lake, people: Iterable[str]) -> None:
     for name in (name_analysis(person) for person in people):
         for file in folder.glob(f"run_date=*/{name}.*"):
             file.unlink()
-    for summary in folder.glob(f"run_date=*/{SUMMARY}.*"):
-        summary.unlink()
+    _remove_summaries(lake)
+
+
+def _remove_summaries(lake: Lake) -> None:
+    for summary in (lake.restricted / FOLDER).glob(f"run_date=*/{SUMMARY}.*"):
+        summary.unlink(missing_ok=True)
 
 
 def remove_absent(lake: Lake, newest: Mapping[str, Any]) -> None:
-    """Removes the pages of whoever is not in the newest night, by its manifest: they may no longer agree."""
-    pages = (file for file in (lake.restricted / FOLDER).glob("run_date=*/*.json") if file.stem != SUMMARY)
-    told = sorted({str(json.loads(page.read_text(encoding="utf-8"))[PERSON]) for page in pages})
-    if told and "retired" not in newest:
-        accepted = StageRecord.from_json(newest["stages"]["validate"]).tables["accepted"]
-        if absent := set(told) - set(find_people(lake, accepted, told)):
-            remove_analyses(lake, absent)
+    """Removes the pages of whoever is not in the newest night, by its manifest: they may no longer agree.
+
+    The summaries, which have their names, go first: killed at any moment and run again, it ends the same.
+    """
+    every = (lake.restricted / FOLDER).glob("run_date=*/*")
+    files = [file for file in every if not file.name.startswith((SUMMARY, "."))]
+    if not files or "retired" in newest:
+        return
+    people = ds.dataset([str(file) for file in find_files(lake.root, newest, "accepted")], format="parquet")
+    batches = people.to_batches(columns=[PERSON])
+    present = {name_analysis(person) for batch in batches for person in batch[PERSON].to_pylist()}
+    if absent := [file for file in files if file.name.partition(".")[0] not in present]:
+        lake.check_lease()
+        _remove_summaries(lake)
+        for file in absent:
+            file.unlink(missing_ok=True)
 
 
 def remove_every(lake: Lake) -> None:

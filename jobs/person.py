@@ -4,16 +4,17 @@ Who asks says why, and each person whose answers are read is noted in the access
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 
-from jobs.analyses import FOLDER, SUMMARY, name_analysis
+from jobs.analyses import FOLDER, SUMMARY, name_analysis, remove_analyses
 from jobs.analysing import Analysis, Desk
 from jobs.audit import check_reason, log_access
 from jobs.catalog import find_files
-from jobs.errors import UsageError
+from jobs.errors import StageError, UsageError
 from jobs.lake import write_atomically
 from jobs.person_page import read_person_words, render_analysis, render_everybody, tell_limits
 from jobs.withdrawn import check_stays, read_withdrawn
@@ -28,7 +29,7 @@ def analyse_person(desk: Desk, person: str, reason: str | None, language: str) -
     """Writes one person's page and JSON; returns the page.
 
     Raises UsageError without a reason, where the person is not in the night or has withdrawn; AuditBroken where the
-    access log is damaged.
+    access log is damaged, StageError where a night is published meanwhile.
     """
     log_access(desk.lake, "person", [person], check_reason(reason))
     check_stays(desk.lake, person)
@@ -38,13 +39,16 @@ def analyse_person(desk: Desk, person: str, reason: str | None, language: str) -
             f"nobody in the night of {desk.manifest['run_date']}, the last published one, has this pseudonym: only "
             "people who are in it, and so have agreed, are shown their results"
         )
-    return write_analysis(desk, found[0], language)
+    page = write_analysis(desk, found[0], language)
+    _check_newest(desk, [person])
+    return page
 
 
 def analyse_everybody(desk: Desk, reason: str | None, language: str) -> Path:
     """Writes everybody's pages, and a summary that names those first who need to be seen first; returns it.
 
-    Raises UsageError where the care file names nobody who answers for what is found.
+    Raises UsageError where the care file names nobody who answers for what is found, StageError where a night is
+    published meanwhile.
     """
     if desk.care.responsible is None:
         raise UsageError(
@@ -68,7 +72,18 @@ def analyse_everybody(desk: Desk, reason: str | None, language: str) -> Path:
     write_atomically(folder / f"{SUMMARY}.json", json.dumps(summary, indent=1, ensure_ascii=False))
     target = folder / f"{SUMMARY}.html"
     write_atomically(target, render_everybody(summary, desk.book, language))
+    _check_newest(desk, people)
     return target
+
+
+def _check_newest(desk: Desk, people: Sequence[str]) -> None:
+    """Raises StageError, and removes the people's pages, where another night was published since the desk was opened.
+
+    Its publication has looked for pages of people who are not in it, and may have looked before these were there.
+    """
+    if desk.lake.manifests()[-1]["token"] != desk.manifest["token"]:
+        remove_analyses(desk.lake, people)
+        raise StageError("a night was published while pages were made: these are removed, ask for them again")
 
 
 def warn_early(people: list[dict[str, Any]]) -> None:

@@ -111,18 +111,17 @@ def draw_extract(population: Population, people: int, seed: int) -> dict[str, Te
     answers = np.stack([list_levels(item)[codes[:, place]] for place, item in enumerate(book.items)], axis=1)
     gone = population.answering.leave_out(answers, drawn[ANSWERING], random)
     margins = list_margins(population, groups, np.where(gone, -1, codes))
-    psus = Design(drawn[PSU], population.homes, len(population.psus))
-    weights = round_weights(calibrate_weights(weights, margins, psus), population.weights, SMALLEST)
-    design = book.design
+    design = Design(drawn[PSU], population.homes)
+    weights = round_weights(calibrate_weights(weights, margins, design), population.weights, SMALLEST)
     made: dict[str, Texts] = {book.person_id: np.array([str(number) for number in range(1, people + 1)], dtype=object)}
     if book.consent:
         made[book.consent.column] = np.full(people, book.consent.agreed_texts[0], dtype=object)
     if book.answered_at:
         days = [np.datetime64(int(day), "D") for day in texts.pop(TIME)]
         made[book.answered_at] = np.array([str(day) for day in days], dtype=object)
-    made[design.weight] = np.array([f"{weight:.12g}" for weight in weights], dtype=object)
-    made[str(design.stratum)] = (population.homes[drawn[PSU]] + 1).astype(str).astype(object)
-    made[str(design.psu)] = (drawn[PSU] + 1).astype(str).astype(object)
+    made[book.design.weight] = np.array([f"{weight:.12g}" for weight in weights], dtype=object)
+    made[str(book.design.stratum)] = (population.homes[drawn[PSU]] + 1).astype(str).astype(object)
+    made[str(book.design.psu)] = (drawn[PSU] + 1).astype(str).astype(object)
     made |= {item.column: answers[:, place] for place, item in enumerate(book.items)}
     return made | texts
 
@@ -138,13 +137,14 @@ def list_margins(population: Population, groups: Mapping[str, Texts], codes: Int
     answers = {outcome.name: measure(population.book, outcome, codes) for outcome in outcomes}
     margins = []
     for row in population.published:
-        known = all(row[name] is not None for name in ("n_weighted", "estimate", "se"))
+        known = all(row[name] is not None for name in ("n", "n_weighted", "estimate", "se"))
         if row["kind"] in ("mean", "proportion") and row["outcome"] in answers and known:
             values = answers[row["outcome"]]
             inside = ~np.isnan(values)
             for name in split_breakdown(row["breakdown"]):
                 inside &= groups[name] == row[name]
-            margins.append(Margin(inside, np.nan_to_num(values), row["n_weighted"], row["estimate"], row["se"]))
+            figures = (row[name] for name in ("n", "n_weighted", "estimate", "se"))
+            margins.append(Margin(inside, np.nan_to_num(values), *figures))
     return margins
 
 

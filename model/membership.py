@@ -100,8 +100,10 @@ def find_limit(estimates: Floats, errors: Floats) -> float:
     """
     parts = estimates[1:]
     of_people = (len(parts) - 1) / len(parts) * float(((parts - parts.mean()) ** 2).sum())
-    of_models = float((errors.sum(axis=1) ** 2).sum() - (errors**2).sum())
-    return float(estimates[0] + t.ppf(CONFIDENCE, len(parts) - 1) * np.sqrt(of_people + max(0.0, of_models)))
+    models = len(errors)
+    of_models = models / (models - 1) * float((errors.sum(axis=1) ** 2).sum()) - float((errors**2).sum())
+    freedom = min(len(parts), models) - 1
+    return float(estimates[0] + t.ppf(CONFIDENCE, freedom) * np.sqrt(of_people + max(0.0, of_models)))
 
 
 def leave_one_out(shadows: Shadows) -> Floats:

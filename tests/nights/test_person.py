@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from jobs.analyses import FOLDER, SUMMARY, name_analysis
+from jobs.analysing import open_desk
 from jobs.audit import read_entries
+from jobs.errors import StageError
 from jobs.lake import Lake
+from jobs.person import analyse_person
 from jobs.pseudonym import digest_ids, key_file, read_key
 from jobs.withdrawn import block_people
 from tests.expectations.test_care import LINE
@@ -117,13 +121,26 @@ def test_everybody_needs_somebody_on_duty_and_is_sorted_by_need(commands: Comman
 def test_pages_of_who_is_not_in_the_newest_night_go(commands: CommandLine, care: SmallNight) -> None:
     folder = care.lake / "restricted" / FOLDER / f"run_date={FIRST}"
     one = next(file for file in sorted(folder.glob("*.json")) if file.stem != SUMMARY)
-    left = folder / f"{name_analysis('0' * 64)}.json"  # as of somebody who was in an earlier night
-    left.write_text(json.dumps({**json.loads(one.read_text()), "person_id": "0" * 64}))
-    page = left.with_suffix(".en.html")
-    page.write_text("told")
+    # As of somebody who was in an earlier night, and what a removal that was killed left of another.
+    left = [
+        folder / f"{name_analysis(end * 64)}.{kind}" for end, kind in (("0", "json"), ("0", "zh.html"), ("1", "html"))
+    ]
+    for file in left:
+        file.write_text("told")
     ended = commands("publish", "--lake", care.lake, "--run-date", FIRST, "--codebook", care.book)
     assert ended.code == 0, ended.said
-    assert one.exists() and not left.exists() and not page.exists() and not list(folder.glob(f"{SUMMARY}.*"))
+    assert one.exists() and not any(file.exists() for file in left) and not list(folder.glob(f"{SUMMARY}.*"))
+
+
+def test_no_page_is_left_of_a_night_that_another_one_has_followed_meanwhile(care: SmallNight) -> None:
+    desk = open_desk(Lake(care.lake), care.extract / "care.yaml")
+    before = replace(desk, manifest={**desk.manifest, "token": desk.manifest["token"] - 1})
+    folder = care.lake / "restricted" / FOLDER / f"run_date={FIRST}"
+    person = json.loads(next(f for f in folder.glob("*.json") if f.stem != SUMMARY).read_text())["person_id"]
+    with pytest.raises(StageError, match="a night was published while pages were made"):
+        analyse_person(before, person, "a test", "en")
+    assert not list(folder.glob(f"{name_analysis(person)}.*"))
+    assert analyse_person(desk, person, "a test", "en").exists()
 
 
 def test_what_is_refused(commands: CommandLine, care: SmallNight, small_night: SmallNight) -> None:
