@@ -20,6 +20,9 @@ from jobs.machine import HEAP_PER_CORE, PYTHON_PER_CORE
 PROJECT = Path(__file__).resolve().parents[1]
 QUIET = f"-Dlog4j2.configurationFile=file:{PROJECT}/jobs/templates/executor_log.properties"
 MIB = 2**20
+# Each thread of a JVM keeps a buffer beside the heap as large as the largest array it has sent: half a gigabyte in all,
+# where workers' tables pass through.
+SMALL_BUFFERS = f"-Djdk.nio.maxCachedBufferSize={MIB // 4}"
 ATTEMPTS = 4  # at a task: executors are lost more often than a machine's own workers
 # Five seconds apart: a worker that was cut off for a minute still has what it had shuffled.
 FETCHES = 15
@@ -75,6 +78,7 @@ def cluster_settings(master: str, given: Mapping[str, str]) -> dict[str, str]:
         # The driver's own code, where the executors' machines have it at the same place.
         "spark.executorEnv.PYTHONPATH": str(PROJECT),
         "spark.executor.extraJavaOptions": f"{given.get('spark.executor.extraJavaOptions', '')} {QUIET}".strip(),
+        "spark.executor.defaultJavaOptions": SMALL_BUFFERS,
         # The lake's paths are files, whatever the cluster's own file system is.
         "spark.hadoop.fs.defaultFS": "file:///",
     }

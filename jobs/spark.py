@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from jobs.cluster import cluster_settings, find_master, is_cluster, is_submitted, read_given
+from jobs.cluster import SMALL_BUFFERS, cluster_settings, find_master, is_cluster, is_submitted, read_given
 from jobs.lake import Lake
 from jobs.machine import choose_heap, measure_machine
 from jobs.profiling import note_spark
@@ -73,6 +73,7 @@ def spark_session(lake: Lake, stage: str) -> Iterator[SparkSession]:
     own: dict[str, str] = {}
     if not is_submitted():
         own = {"spark.master": master, "spark.driver.memory": choose_heap(), "spark.log.level": LOG_LEVEL}
+        own["spark.driver.defaultJavaOptions"] = SMALL_BUFFERS
     if is_cluster(master):
         chosen |= cluster_settings(master, read_given(own))
     builder = SparkSession.builder.appName(f"mindcensus {stage}")
