@@ -7,7 +7,7 @@ from pathlib import Path
 GIB = 2**30
 # For each core: what a task at work takes of the JVM's heap, and its Python worker with torch beside that. (With 1 GiB
 # of heap a core a night of ten million people ended in an error of the JVM, on two cores.)
-HEAP_PER_CORE, PYTHON_PER_CORE = 1.25 * GIB, 0.75 * GIB
+HEAP_PER_CORE, PYTHON_PER_CORE = 1.15 * GIB, 0.75 * GIB
 LEAST_HEAP_PER_CORE = 0.75 * GIB
 CGROUP = Path("/sys/fs/cgroup")
 HEAP_VARIABLE = "MINDCENSUS_DRIVER_MEMORY"

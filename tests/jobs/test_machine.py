@@ -9,11 +9,11 @@ from jobs.machine import GIB, measure_machine
 @pytest.mark.parametrize(
     ("cores", "memory", "used", "heap"),
     [
-        (1, 4, 1, 1.25),
-        (2, 24, 2, 2.5),
+        (1, 4, 1, 1.15),
+        (2, 24, 2, 2.3),
         (2, 5, 2, 1.75),  # .8 x 5 less three Python processes
         (2, 2, 1, 1.0),  # too small: doctor says so
-        (16, 128, 16, 20.0),
+        (16, 128, 16, 18.4),
         (64, 64, 33, 25.7),
     ],
 )

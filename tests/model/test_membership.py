@@ -33,6 +33,7 @@ def test_scores_that_hang_on_membership_are_told_apart_nearly_as_well_as_can_be(
     assert found[1.0].advantage < found[1.0].advantage_upper95 < found[1.0].advantage + 0.02
     at_few = norm.sf(norm.isf(0.01) - 1)
     assert 0.5 * at_few < found[1.0].tpr_at_fpr1 < at_few
+    assert found[1.0].tpr_at_fpr1 < found[1.0].tpr_at_fpr1_upper95 < 2 * at_few
     assert found[1.0].fpr_at_fpr1 == pytest.approx(0.01, abs=0.002)
 
 
