@@ -28,7 +28,7 @@ def test_masters(master: str, cluster: bool) -> None:
 
 def test_sizes_follow_from_the_cores_and_the_address_from_the_master() -> None:
     told = cluster_settings(MASTER, {**SAFE, "spark.executor.cores": "4", "spark.executor.instances": "3"})
-    assert told["spark.executor.memory"] == "5120m"
+    assert told["spark.executor.memory"] == "4710m"
     assert told["spark.cores.max"] == "12"
     assert told["spark.driver.host"] == "127.0.0.1"
     assert told["spark.executorEnv.PYTHONPATH"] == str(PROJECT)
