@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from benchmarks.graded_response import fit_scale, nodes
+from benchmarks.margins import find_margins
 from model.design import Design
 from model.differential import ItemFinding, examine_items, regress_answers
+from model.graded_response import fit_scale, nodes
 from model.matching import TraitItems
 from model.multiplicity import SIGNIFICANCE
 
@@ -83,7 +84,8 @@ def match_by_sum(survey: Survey) -> float:
 
 def examine_survey(survey: Survey) -> Sequence[ItemFinding]:
     sizes = np.full(ITEMS, LEVELS)
-    table = fit_scale(survey.answers.astype(np.int8), sizes).numpy()
+    codes = survey.answers.astype(np.int8)
+    table = fit_scale(codes, find_margins(codes, sizes)).numpy()
     theta = nodes().numpy()
     density = np.exp(-0.5 * theta**2)
     items = TraitItems(

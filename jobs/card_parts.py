@@ -37,6 +37,7 @@ class Measurements:
     residuals: int
     data: DataSummary
     costs: list[GroupCost]
+    scales_cost: float  # nats per hidden answer, everybody's, of a graded response model of each scale by itself
     reliabilities: list[Reliability]
     calibrations: list[Calibration]
     items: list[ItemParameters]

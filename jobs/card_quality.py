@@ -111,12 +111,15 @@ def show_data(m: Measurements) -> Section:
         if column else "People are not weighted."
     )  # fmt: skip
     link = m.report.get("link")
-    unit = "This model's own population is the reference: its unit and its norms start here."
+    series = f" (series {m.gate['series']})" if m.gate.get("series") else ""
+    unit = f"This model's own population is the reference{series}: its unit and its norms start here."
+    if lost := m.gate.get("link_lost"):
+        unit += f" It could not be linked to the earlier one, and no figures of both compare: {'; '.join(lost)}."
     if link:
         errors = ", ".join(f"{m.label_trait(key)} {number(error, 3)} sd" for key, error in link["errors"].items())
         unit = (
-            "The unit is that of an earlier reference population, linked by anchored item parameters. Linking error: "
-            f"{errors}."
+            f"The unit is that of an earlier reference population{series}, linked by anchored item parameters. "
+            f"Linking error: {errors}."
         )
     most = sorted(data.unanswered.items(), key=lambda pair: -pair[1])[:3]
     return Section("data", "Data and weights", [
@@ -168,7 +171,11 @@ def show_likelihood(m: Measurements) -> Section:
 
 def _list_models(m: Measurements) -> list[list[str]]:
     whole = m.costs[0]
-    models = [("Items' margins: each item's overall answers, the same for everybody", whole.margins)]
+    alone = None if whole.model is None else m.scales_cost
+    models = [
+        ("Items' margins: each item's overall answers, the same for everybody", whole.margins),
+        ("A graded response model of each scale by itself, as is usually fitted", alone),
+    ]
     tried = m.report.get("residuals", {}).get("nats_per_answer", {})
     if m.residuals and "0" in tried and not m.report.get("link"):  # of the same people, that is
         models.append(("Named traits alone, no residual latents (as tried during estimation)", tried["0"]))

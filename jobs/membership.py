@@ -45,7 +45,9 @@ def measure_membership(lake: Lake, manifest: Mapping[str, Any]) -> Attack:
     found = attack(train_shadows(features, model.spec, settings, MODELS, scratch, privacy))
     with lake.hold():
         write_atomically(folder / MEMBERSHIP, json.dumps(asdict(found), indent=1) + "\n")
-        write_card(folder, model, book, features, {"reasons": [], "measures": night["model"]["gate"]})
+        told = night["model"]
+        gate = {"reasons": [], "measures": told["gate"], "series": told["series"], "link_lost": told["link_lost"]}
+        write_card(folder, model, book, features, gate)
     shutil.rmtree(scratch)
     return found
 

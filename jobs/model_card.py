@@ -33,7 +33,7 @@ from model.calibration import calibrate
 from model.describe import MATCHING, correlate_traits, describe_items, tabulate_items, trace_curves
 from model.design import Design
 from model.differential import ItemFinding, examine_items
-from model.group_costs import cost_groups
+from model.group_costs import cost_by_scales, cost_groups
 from model.inputs import People, read_held_out_labels, read_labels, read_sample, survey_inputs
 from model.membership import Attack
 from model.network import ProfileNetwork
@@ -123,6 +123,7 @@ def measure_model(
             residuals=network.residuals,
             data=summarise_data(people, count_people(paths), spec),
             costs=cost_groups(network, inputs, held_out, design),
+            scales_cost=cost_by_scales(inputs, people, spec),
             reliabilities=measure_reliability(network, people),
             calibrations=calibrate(network, inputs.held_out >= 0),
             items=describe_items(network),

@@ -137,6 +137,7 @@ def show_outcome(
         "panels": [first, *panels],
         "blocks": [(label_breakdown(book, words, keys), cells) for keys, cells in findings.by_breakdown.items()],
         "summary": _summarise(findings),
+        "new_unit": _tell_new_unit(findings, releases),
         "too_many": words.say("too_many", n=left_out) if left_out else "",
         "flagged": any(cell.flag for cell in findings.cells()),
         "totals": any("total" in cell.beside for cell in findings.cells()),
@@ -228,6 +229,14 @@ def _draw_trend(findings: Findings, releases: Sequence[Release], run_date: date,
     bounds = [value for mark in marks for value in (mark.low, mark.estimate, mark.high)]
     days = [(day - points[0][0]).days for day, _ in points]
     return draw_trend(marks, days, span_values(findings, bounds), name)
+
+
+def _tell_new_unit(findings: Findings, releases: Sequence[Release]) -> str:
+    """That releases up to a date have another unit, of another series of models; nothing where none has."""
+    outcome, own = findings.outcome, findings.whole.row
+    rows = [(one.run_date, one.find(outcome.name, outcome.kind)) for one in releases]
+    others = [day for day, row in rows if own and row and row.get("model_series") != own.get("model_series")]
+    return findings.words.say("new_unit", date=findings.words.date(others[-1])) if others else ""
 
 
 def _describe(findings: Findings, cells: Iterable[Cell], picture: str) -> str:

@@ -1,4 +1,4 @@
-"""What hidden answers cost, for everybody and by cohort, beside guessing by the items' margins alone.
+"""What hidden answers cost, for everybody and by cohort, beside the items' margins and the usual model of each scale.
 
 Shapes: B rows of hidden cells, of P held-out people, J items.
 """
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from model.design import Design
-from model.inputs import Inputs
-from model.likelihood import smooth_margins
+from model.graded_response import find_posterior, fit_scale
+from model.inputs import HELD_OUT_FOLD, Inputs, People
+from model.likelihood import smooth_margins, to_categories
 from model.network import ProfileNetwork
 from model.spec import FeatureSpec
-from model.validation import HiddenCells, cost_people, hide_cells
+from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
 
 FEWEST_PEOPLE = 50  # figures of fewer are withheld
 
@@ -61,6 +62,27 @@ def cost_groups(network: ProfileNetwork, inputs: Inputs, groups: Groups, design:
         for group in sorted({value for value in values if value is not None}):
             found.append(judge.measure(column, group, of_person == group))
     return found
+
+
+def cost_by_scales(inputs: Inputs, people: People, spec: FeatureSpec) -> float:
+    """The same answers' weighted mean cost, in nats, under a graded response model of each trait's items by themselves.
+
+    Fitted to the training folds' among some `people`. Items without a trait have their margins.
+    """
+    cells, margins = hide_cells(inputs), smooth_margins(inputs.counts, spec)
+    training = (people.folds != HELD_OUT_FOLD) & (people.weights > 0)
+    categories = to_categories(torch.from_numpy(people.codes[training]), spec).numpy().astype(np.int8)
+    costs = cost_by_margins(cells, inputs, spec)
+    for trait in spec.traits:
+        places = [spec.columns.index(key) for key in trait.items]
+        table = fit_scale(categories[:, places], margins[places], people.weights[training])
+        given = find_posterior(cells.seen[:, places], table) @ table.flatten(1)
+        hidden = cells.hidden[:, places]
+        asked = hidden.clamp(min=0)[..., None]
+        found = given.view(len(given), *table.shape[1:]).gather(2, asked)[..., 0]
+        alone = torch.from_numpy(margins)[places, asked[..., 0]]
+        costs += ((alone.log() - found.log()) * (hidden >= 0)).sum(dim=1)
+    return cost_per_answer(costs, cells)
 
 
 def cost_by_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> Tensor:

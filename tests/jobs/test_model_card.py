@@ -245,7 +245,7 @@ def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book,
     found = find_differences(model.network, people, labels)
     data = DataSummary(PEOPLE, PEOPLE, PEOPLE, {}, 1.0)
     measured = Measurements(
-        book, model.spec, "model-1", model.report, GATE, None, 0, data, [], [], [], [], [], np.eye(2), found
+        book, model.spec, "model-1", model.report, GATE, None, 0, data, [], 0.0, [], [], [], [], np.eye(2), found
     )
     section = show_fairness(measured)
     rows = [row for block in section.blocks if isinstance(block, Table) for row in block.rows]
@@ -260,8 +260,23 @@ def test_an_item_that_a_cohort_answers_otherwise_is_named_and_drawn(model, book,
 def test_a_linked_model_names_its_linking_error(model, book, features, tmp_path):
     link = {"errors": {trait.key: 0.0123 for trait in book.traits}, "drifted": {}, "anchors": {}}
     linked = replace(model, result=replace(model.result, report={**model.report, "link": link}))
-    write_card(tmp_path, linked, book, features, {})
-    assert "Linking error: Depression 0.012 sd" in (tmp_path / "card.md").read_text()
+    write_card(tmp_path, linked, book, features, {**GATE, "series": "2031-01-01-first"})
+    text = (tmp_path / "card.md").read_text()
+    assert "Linking error: Depression 0.012 sd" in text and "reference population (series 2031-01-01-first)" in text
+
+
+def test_a_series_that_had_to_start_says_why(model, book, features, tmp_path):
+    lost = ["only 3 of 9 items of trait depression behave as before"]
+    write_card(tmp_path, model, book, features, {**GATE, "series": "2031-01-01-new", "link_lost": lost})
+    text = (tmp_path / "card.md").read_text()
+    assert "the reference (series 2031-01-01-new)" in text and f"no figures of both compare: {lost[0]}." in text
+
+
+def test_the_usual_model_of_each_scale_stands_beside_margins(card):
+    rows = [line.split("|") for line in (card / "card.md").read_text().splitlines() if line.startswith("| ")]
+    costs = {row[1].split(":")[0].strip(): float(row[2]) for row in rows if re.fullmatch(r" \d\.\d{3} ", row[2])}
+    [alone] = [cost for name, cost in costs.items() if name.startswith("A graded response model of each scale")]
+    assert costs["Items' margins"] - 0.2 < alone < costs["Items' margins"] - 0.1
 
 
 def test_membership_is_told_where_it_was_measured(card, features, model, book, tmp_path):
@@ -288,6 +303,7 @@ def test_a_private_training_says_what_it_cost(card, model, book):
         0,
         DataSummary(1, 1, 1, {}, 1.0),
         [],
+        0.0,
         [],
         [],
         [],

@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from html.parser import HTMLParser
 from importlib.metadata import version
@@ -353,6 +354,29 @@ def test_trends_show_the_releases_and_distributions_their_bins(rich_page: str) -
     bins = next(spec for spec in specs if "North, 0.0 to 1.0: 34 %" in spec)
     assert "Everybody, below −1.0: 16 %" in bins and "North, 1.0 and above: suppressed" in bins
     assert "series-7" in rich_page
+
+
+def test_a_trait_of_another_series_has_no_trend_and_says_so(book: Codebook) -> None:
+    book = book.model_copy(update={"outcomes": ("phq9_total", "depression_mean")})
+    table = make_cohorts(book).to_pylist()
+    series = {"phq9_total": None, "depression_mean": "series-7"}
+    rows = tabulate(book, [row | {"model_series": series[row["outcome"]]} for row in table])
+    releases = make_releases(book)
+    for release in releases:
+        for row in release.rows:
+            row["model_series"] = (row["outcome"] == "depression_mean" and "series-1") or None  # type: ignore[index]
+    page = render_report(ReportContext(RUN_DATE, 7, book, SHA, make_context(book, cohorts=rows).tables, releases))
+    text = " ".join(Reader(split_languages(page)["en"]).texts)
+    assert text.count("Its unit is new since the release of 1 February 2031") == 1
+    trends = [spec for spec in find_specs(page) if "1 January 2031: " in spec]
+    assert len(trends) == 1 and "Over the releases" in text  # of the score alone
+    # A release in the same unit brings the trend back, and the page still says where it begins.
+    rejoined = replace(releases[1], rows=[dict(row, model_series=series[row["outcome"]]) for row in releases[1].rows])
+    tables = make_context(book, cohorts=rows).tables
+    page = render_report(ReportContext(RUN_DATE, 7, book, SHA, tables, [releases[0], rejoined]))
+    text = " ".join(Reader(split_languages(page)["en"]).texts)
+    assert text.count("Its unit is new since the release of 1 January 2031") == 1
+    assert len([spec for spec in find_specs(page) if "1 February 2031: " in spec]) == 2
 
 
 def test_without_earlier_releases_there_is_no_trend(page: str) -> None:
