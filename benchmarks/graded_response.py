@@ -1,20 +1,44 @@
 """A graded response model of each scale by itself on a questionnaire; items without a scale have their margins."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from benchmarks.heldout_data import MISSING, Codes, Questionnaire
 from benchmarks.margins import find_margins, predict_margins
-from benchmarks.measures import Floats
-from benchmarks.scales import Scale, find_scales
+from benchmarks.measures import Floats, measure_losses
+from benchmarks.scales import Scale, find_partitions
 from model.graded_response import find_posterior, fit_scale
+
+HIDDEN_SHARE = 0.2  # of the validation people's answers
+MOST_LEARNERS = 1_000  # people who tell which way to share items out is the better one
 
 
 def predict_with_graded_response(data: Questionnaire) -> Floats:
+    return predict_with_scales(data, choose_scales(data))
+
+
+def choose_scales(data: Questionnaire) -> list[Scale]:
+    """Of the ways to share items out among overlapping scales, the one whose graded response models foretell hidden
+    answers of the validation people best."""
+    ways = find_partitions(data)
+    if len(ways) == 1:
+        return ways[0]
+    people = data.train[data.validation]
+    hidden = (np.random.default_rng(1).uniform(size=people.shape) < HIDDEN_SHARE) & (people != MISSING)
+    rows, items = np.nonzero(hidden)
+    learners = data.train[~data.validation][:MOST_LEARNERS]
+    judged = replace(data, train=learners, test=np.where(hidden, MISSING, people), cell_rows=rows, cell_items=items)
+    truth = people[rows, items].astype(np.int64)
+    return min(ways, key=lambda way: float(measure_losses(predict_with_scales(judged, way), truth).mean()))
+
+
+def predict_with_scales(data: Questionnaire, scales: list[Scale]) -> Floats:
     """Probabilities (C, K): each person's trait has its posterior given the answers seen in the scale."""
     probabilities = predict_margins(data)
     place = np.full(len(data.items), -1)
-    for scale in find_scales(data):
+    for scale in scales:
         items = list(scale.items)
         codes = turn(data.train, data, scale)
         table = fit_scale(codes, find_margins(codes, data.sizes[items]))

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.graded_response import choose_scales
 from benchmarks.heldout_data import Codes, Integers, Questionnaire
 from benchmarks.margins import predict_margins
 from benchmarks.measures import Floats
-from benchmarks.scales import find_scales
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.inputs import survey_inputs
 from model.network import ProfileNetwork
@@ -129,7 +129,7 @@ def make_spec(data: Questionnaire) -> tuple[FeatureSpec | None, Integers]:
     Columns are numbered: an item may have any name, a column's of the features too.
     """
     positions = np.flatnonzero(data.sizes > 1)
-    scales = find_scales(data)
+    scales = choose_scales(data)
     if not scales:
         return None, positions
     keys = {int(position): f"item_{position:03d}" for position in positions}

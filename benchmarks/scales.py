@@ -16,19 +16,34 @@ class Scale:
     flipped: tuple[bool, ...]
 
 
-def find_scales(data: Questionnaire) -> list[Scale]:
-    """The scales that make traits; one of all items that have two levels or more where the keys name none."""
+def find_partitions(data: Questionnaire) -> list[list[Scale]]:
+    """The scales that make traits; one of all items that have two levels or more where the keys name none.
+
+    An item loads on one trait. Where scales overlap there are two ways: it stays with the first scale that names it, or
+    with the shortest.
+    """
     usable = {item: position for position, item in enumerate(data.items) if data.sizes[position] > 1}
     scales = [parse_scale(key, members, usable) for key, members in data.keys.items()]
-    kept = share_out(drop_nested([scale for scale in scales if len(scale.items) > 1]))
-    # What a scale loses to earlier ones may leave it with a single item, which is free for later ones then.
-    while short := [scale.key for scale in kept if len(scale.items) < 2]:
-        scales = [scale for scale in scales if scale.key != short[0]]
-        kept = share_out(drop_nested([scale for scale in scales if len(scale.items) > 1]))
-    if kept or len(usable) < 2:
-        return kept
+    first = part_items(scales)
+    if first:
+        named = [item for scale in drop_nested([s for s in scales if len(s.items) > 1]) for item in scale.items]
+        if len(named) == len(set(named)):
+            return [first]
+        return [first, part_items(sorted(scales, key=lambda scale: len(scale.items)), nested=True)]
     positions = tuple(usable.values())
-    return [Scale("all", positions, find_directions(data.train[:, positions]))]
+    return [[Scale("all", positions, find_directions(data.train[:, positions]))] if len(usable) > 1 else []]
+
+
+def part_items(scales: list[Scale], nested: bool = False) -> list[Scale]:
+    """Scales of two items or more, no item in two of them; those within another are left out unless `nested`."""
+    while True:
+        long = [scale for scale in scales if len(scale.items) > 1]
+        kept = share_out(long if nested else drop_nested(long))
+        short = [scale.key for scale in kept if len(scale.items) < 2]
+        if not short:
+            return kept
+        # What a scale loses to earlier ones may leave it with a single item, which is free for later ones then.
+        scales = [scale for scale in scales if scale.key != short[0]]
 
 
 def parse_scale(key: str, members: tuple[str, ...], usable: dict[str, int]) -> Scale:

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.graded_response import choose_scales
 from benchmarks.heldout_data import Questionnaire
 from benchmarks.profile_model import make_spec, predict_cells, write_features
-from benchmarks.scales import find_directions, find_scales
+from benchmarks.scales import find_directions, find_partitions
 from model.inputs import survey_inputs
 from model.network import ProfileNetwork
 
@@ -55,18 +56,33 @@ def describe(scales):
     ],
 )
 def test_scales_become_traits(keys, expected):
-    assert describe(find_scales(make_data(keys))) == expected
+    assert describe(find_partitions(make_data(keys))[0]) == expected
+
+
+def test_overlapping_scales_may_share_items_out_by_their_length():
+    ways = find_partitions(make_data({"s": ["a", "b", "c", "d"], "t": ["d", "e"], "u": ["a", "-b"]}))
+    assert [describe(way) for way in ways] == [{"s": "a b c d"}, {"t": "d e", "u": "a -b"}]
+    assert len(find_partitions(make_data({"s": ["a", "b", "c"], "u": ["a", "-b"]}))) == 1  # nested is not overlapping
+
+
+def test_the_way_that_foretells_better_is_taken():
+    """Six items of three pairs that have nothing to do with one another: one scale of all, and each pair's own."""
+    random = np.random.default_rng(1)
+    train = np.repeat(random.integers(0, 3, (400, 3)), 2, axis=1).astype(np.int8)
+    keys = {"all": ["a", "c", "d", "e"], "p": ["a", "b"], "q": ["c", "d"], "r": ["e", "f"]}
+    data = replace(make_data(keys, train=train), validation=np.arange(400) % 4 == 0)
+    assert describe(choose_scales(data)) == {"p": "a b", "q": "c d", "r": "e f"}
 
 
 def test_an_item_whose_name_begins_with_a_dash():
-    scales = find_scales(replace(make_data({"s": ["-x", "--x", "b"]}), items=("-x", "b", "c", "d", "e", "f")))
+    [scales] = find_partitions(replace(make_data({"s": ["-x", "--x", "b"]}), items=("-x", "b", "c", "d", "e", "f")))
     assert scales[0].items == (0, 1) and scales[0].flipped == (False, False)
 
 
 def test_items_of_one_level_are_in_no_scale():
     data = make_data({"s": ["a", "b"], "t": ["c", "d"]})
     data = replace(data, levels=((1,), *data.levels[1:]))
-    assert describe(find_scales(data)) == {"t": "c d"}
+    assert describe(find_partitions(data)[0]) == {"t": "c d"}
     spec, positions = make_spec(data)
     assert positions.tolist() == [1, 2, 3, 4, 5]
     assert [item.trait for item in spec.items] == [None, "trait_0", "trait_0", None, None]
