@@ -19,11 +19,14 @@ from model.spec import MISSING
 PEOPLE = 512  # simulated for each step
 RATE = 2e-3
 AVERAGING = 0.995
+FEW = 10  # latents: see `widen`
 THINNED = 0.5  # share of people who answer a random part only, so that every number of answers is learned
 
 
 def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int, device: str = "cpu") -> None:
     """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay.
+
+    It takes so many `steps`, and more where there are many latents.
 
     The work is done on the device; the network stays with the processor. Raises ModelError for a loss that is not
     finite, naming the step.
@@ -34,7 +37,7 @@ def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: 
 
 
 def _settle(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) -> None:
-    generator = make_generator(seed)
+    generator, steps = make_generator(seed), round(steps * widen(network.latents))
     encoder: list[Tensor] = list(network.encoder.parameters())
     for parameter in encoder:
         parameter.requires_grad_(True)
@@ -62,6 +65,14 @@ def _settle(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int) ->
         for parameter, average in zip(encoder, averaged, strict=True):
             parameter.copy_(average)
             parameter.requires_grad_(False)
+
+
+def widen(latents: int) -> float:
+    """By what factor many latents lengthen a training, slow its items down and enlarge what the encoder learns from.
+
+    The weights of a few draws vary the more, and with them the steps, the more latents there are; 1 for up to FEW.
+    """
+    return max(1.0, latents / FEW)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, optim
 from tqdm import tqdm
 
-from model.amortise import score_latents, simulate_people
+from model.amortise import score_latents, simulate_people, widen
 from model.arithmetic import make_generator, on_device
 from model.checkpoint import Checkpoint, Epoch, load_checkpoint, pack_state, save_checkpoint, unpack_state
 from model.errors import ModelError
@@ -109,8 +109,12 @@ class Task:
         return math.ceil(rows / self.batch_size)
 
     @property
+    def latents(self) -> int:
+        return len(self.spec.traits) + (self.settings.residuals or 0)
+
+    @property
     def epochs(self) -> int:
-        steps = min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * self.batches))
+        steps = min(MOST_STEPS, widen(self.latents) * max(FEWEST_STEPS, EPOCHS * self.batches))
         return min(self.settings.max_epochs, max(FEWEST_EPOCHS, math.ceil(steps / self.batches)))
 
     def looks(self, epoch: int) -> bool:
@@ -271,7 +275,8 @@ def _find_loss(
     # Half of the draws mirror the others: the bound and its gradient are less noisy for it.
     noise = torch.randn((task.settings.samples // 2, len(categories), network.latents), generator=generator)
     loss = network.loss(categories, weights, torch.cat([noise, -noise]))
-    dreamt, answers = simulate_people(network, categories >= 0, math.ceil(DREAMT / task.settings.ranks), generator)
+    count = math.ceil(DREAMT * widen(network.latents) / task.settings.ranks)
+    dreamt, answers = simulate_people(network, categories >= 0, count, generator)
     dreaming = score_latents(network, dreamt, answers).mean()
     penalty = network.shift.penalty() / task.inputs.rows if network.shift is not None else 0.0
     return loss, loss + penalty - dreaming
@@ -304,11 +309,12 @@ def _take_training_people(
 
 def make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Adam; the few parameters of items and prior learn faster than the perceptrons."""
-    rates = {"encoder": settings.encoder_rate, "decoder": settings.encoder_rate, "shift": settings.shift_rate}
+    slow = widen(network.latents) if isinstance(network, ProfileNetwork) else 1.0
+    rates = {"encoder": settings.encoder_rate, "decoder": settings.encoder_rate, "shift": settings.shift_rate / slow}
     groups: dict[float, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(rates.get(name.partition(".")[0], settings.item_rate), []).append(parameter)
+            groups.setdefault(rates.get(name.partition(".")[0], settings.item_rate / slow), []).append(parameter)
     return optim.Adam(
         [{"params": of, "lr": rate, "initial_lr": rate} for rate, of in groups.items()], betas=BETAS, fused=True
     )

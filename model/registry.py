@@ -17,7 +17,7 @@ from model.norms import Norms
 from model.spec import FeatureSpec
 from model.training import TrainingResult
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 ARCHITECTURE = {"name": "graded-response-vae", "hidden": list(HIDDEN)}
 INDEX = "model.json"
 WEIGHTS, REFERENCE = "weights.safetensors", "reference.safetensors"

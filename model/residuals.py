@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HIDDEN = 32
+HIDDEN = 8  # of the perceptron for each residual
 ALONG_PRECISION = 1_500.0  # of a normal density of `along` around zero
 WEIGHT_PRECISION = 10.0  # and of the weights that go out: a few may not make an answer all but certain
 WIDEST = 3.0  # of the spread's logarithm: within it the items' open edges stand for infinity
 
 
 class ResidualShift(nn.Module):
-    """A perceptron of the residuals alone, and `along` (T, R), in trait sds; silent at the start.
+    """A perceptron of the residuals alone, with a straight way past its bend, and `along` (T, R), in trait sds.
+
+    It is silent at the start. What many items share beside their scales goes straight: bends alone would need many
+    hidden units for it.
 
     With one trait there is nothing that scales could share, and `along` stays zero.
     """
@@ -28,8 +31,8 @@ class ResidualShift(nn.Module):
         super().__init__()
         self.register_buffer("settled", torch.tensor(False))
         self.along = nn.Parameter(torch.zeros(traits, residuals), requires_grad=traits > 1)
-        self.hidden = nn.Linear(residuals, HIDDEN)
-        self.out = nn.Linear(HIDDEN, 2 * items)
+        self.hidden = nn.Linear(residuals, HIDDEN * residuals)
+        self.out = nn.Linear(HIDDEN * residuals + residuals, 2 * items)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -39,7 +42,8 @@ class ResidualShift(nn.Module):
         For every trait the perceptron's shifts, weighted by the slopes, sum to zero.
         """
         weight, bias = (self.out.weight, self.out.bias) if self.settled else self.take_out_traits(discriminations)
-        shift, log_spread = F.linear(torch.tanh(self.hidden(residual)), weight, bias).chunk(2, dim=-1)
+        features = torch.cat([torch.tanh(self.hidden(residual)), residual], dim=-1)
+        shift, log_spread = F.linear(features, weight, bias).chunk(2, dim=-1)
         shift = shift + residual @ (self.along.T @ discriminations)
         return shift, torch.exp(log_spread.clamp(-WIDEST, WIDEST))
 

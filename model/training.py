@@ -27,7 +27,7 @@ from model.unit import PEOPLE, fix_unit, place_population
 from model.validation import HiddenCells, cost_people, hide_cells, validate
 
 RESIDUALS = (0, 4)
-RESIDUALS_OF_MANY_ITEMS = (0, 4, 8)
+RESIDUALS_OF_MANY_ITEMS = (0, 4, 8, 16, 24)  # until one brings nothing
 MANY_ITEMS = 40
 FEWEST_FOR_RESIDUALS = 1_000  # people: fewer do not show what the scales leave
 LEAST_GAIN = 0.001  # nats per hidden answer that more residuals must bring
@@ -104,12 +104,14 @@ def train(
 
 def _start(task: Task, folder: Path, sample: People, progress: bool, fit: Fit) -> tuple[ProfileNetwork, dict[str, Any]]:
     """The first network of a series: its population is the reference."""
-    settings = task.settings
-    candidates = []
+    settings, cells = task.settings, hide_cells(task.inputs)
+    candidates: list[Fitted[ProfileNetwork]] = []
     for count in count_residuals(task.spec, settings, task.inputs.rows):
         tried = replace(task, settings=replace(settings, residuals=count))
         candidates.append(fit(make_network(tried), tried, folder / str(count), progress))
-    chosen = choose(candidates, hide_cells(task.inputs))
+        if len(candidates) > 2 and choose(candidates, cells) is not candidates[-1]:
+            break
+    chosen = choose(candidates, cells)
     network = chosen.network
     categories, weights = tell_sample(network, sample)
     place_population(network, categories, weights)

@@ -34,7 +34,7 @@ def test_what_is_taken_out_is_the_traits_direction_alone():
     shift, slopes = random_shift()
     residual = torch.randn(10, 3, dtype=torch.float64)
     with torch.no_grad():
-        raw = shift.out(torch.tanh(shift.hidden(residual)))[:, : len(SPEC.items)]
+        raw = shift.out(torch.cat([torch.tanh(shift.hidden(residual)), residual], dim=1))[:, : len(SPEC.items)]
         found, _ = shift(residual, slopes)
         taken = raw - found
         along = torch.linalg.lstsq(slopes.T, taken.T).solution
@@ -53,6 +53,16 @@ def test_what_scales_share_moves_their_items_as_the_trait_would():
         after, _ = shift(residual, slopes)
     torch.testing.assert_close(after - before, (residual @ shift.along.T) @ slopes)
     assert shift.penalty() > 1_000
+
+
+def test_what_goes_straight_has_no_end():
+    shift, slopes = random_shift()
+    loose = slopes.sum(dim=0) == 0
+    far = torch.tensor([[1e5, 0, 0], [2e5, 0, 0], [3e5, 0, 0]], dtype=torch.float64)
+    with torch.no_grad():
+        steps = shift(far, slopes)[0][:, loose].diff(dim=0)
+    torch.testing.assert_close(steps[0], steps[1])
+    assert steps.abs().min() > 1
 
 
 def test_with_one_trait_nothing_is_shared():

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
@@ -16,9 +17,12 @@ import torch
 from model import training
 from model.checkpoint import INDEX, Checkpoint, Epoch, load_checkpoint, save_checkpoint
 from model.errors import ModelError
-from model.fitting import EQUAL, TrainingSettings, find_best, find_rate, is_done
-from model.inputs import survey_inputs
+from model.fitting import EQUAL, Task, TrainingSettings, find_best, find_rate, is_done, make_optimizer
+from model.group_costs import cost_by_scales
+from model.inputs import read_sample, survey_inputs
 from model.network import ProfileNetwork
+from model.registry import save_model
+from model.scoring import Scorer
 from model.training import TrainingResult, count_residuals, train
 from model.validation import validate
 from tests.model.simulation import CORRELATION, make_spec, simulate, write_features
@@ -158,8 +162,54 @@ def test_how_many_residuals_are_tried():
     settings = TrainingSettings()
     assert count_residuals(small, settings, 999) == (0,)
     assert count_residuals(small, settings, 1000) == (0, 4)
-    assert count_residuals(large, settings, 1000) == (0, 4, 8)
+    assert count_residuals(large, settings, 1000) == (0, 4, 8, 16, 24)
     assert count_residuals(large, replace(settings, residuals=3), 10) == (3,)
+
+
+def test_numbers_of_residuals_rise_until_one_brings_nothing(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "count_residuals", lambda *given: (0, 1, 2, 3, 4))
+    monkeypatch.setattr(training, "LEAST_GAIN", 1.0)
+    spec, paths = small
+    settings = replace(SMALL, residuals=None, max_epochs=1)
+    tried = train(paths, spec, settings, tmp_path, progress=False).report["residuals"]
+    assert (tried["chosen"], list(tried["nats_per_answer"])) == (0, ["0", "1", "2"])
+
+
+def test_many_traits_get_more_and_smaller_steps(tmp_path):
+    def plan(traits: int, residuals: int, people: int = 600) -> Task:
+        spec = make_spec((3,) * traits)
+        paths = write_features(tmp_path / f"{traits}-{people}", spec, simulate(spec, people)[0])
+        settings = TrainingSettings(residuals=residuals)
+        return Task(paths, spec, settings, survey_inputs(paths, spec, None), [])
+
+    few, many = plan(6, 4), plan(16, 4)
+    assert few.epochs * few.batches == pytest.approx(200, abs=few.batches)
+    assert many.epochs * many.batches == pytest.approx(400, abs=many.batches)
+    rates = [
+        {group["lr"] for group in make_optimizer(training.make_network(task), task.settings).param_groups}
+        for task in (few, many)
+    ]
+    assert rates == [{8e-3, 4e-2, 6e-2}, {8e-3, 2e-2, 3e-2}]
+
+
+def test_many_scales_foretell_more_together_than_each_by_itself(tmp_path):
+    spec = make_spec((4,) * 16)
+    paths = write_features(tmp_path / "f", spec, simulate(spec, 1500)[0])
+    settings = TrainingSettings(residuals=0, settle_steps=300)
+    found = train(paths, spec, settings, tmp_path / "c", progress=False).report["validation"]
+    inputs = survey_inputs(paths, spec, "weight")
+    alone = cost_by_scales(inputs, read_sample(paths, spec, "weight", 1500), spec)
+    assert found["nats_per_answer"] < alone - 0.02
+
+
+def test_three_hundred_items_give_finite_profiles(tmp_path):
+    spec = make_spec((10,) * 30, cuts=(">=15",) * 30)
+    paths = write_features(tmp_path / "f", spec, simulate(spec, 200)[0])
+    result = train(paths, spec, replace(SMALL, max_epochs=2), tmp_path / "c", progress=False)
+    save_model(tmp_path / "model", result, "model-1")
+    profiles = Scorer.load(tmp_path / "model").score(pq.read_table(paths[0]))
+    numbers = [column.drop_null().to_numpy() for column in profiles.columns if pa.types.is_float32(column.type)]
+    assert len(numbers) >= 30 * 7 and all(np.isfinite(column).all() for column in numbers)
 
 
 def test_checkpoint_of_another_training_or_damaged_is_set_aside(small, tmp_path, caplog):
