@@ -193,7 +193,7 @@ def test_many_traits_get_more_and_smaller_steps(tmp_path):
 
 
 def test_many_scales_foretell_more_together_than_each_by_itself(tmp_path):
-    spec = make_spec((4,) * 16)
+    spec = make_spec((4,) * 12)
     paths = write_features(tmp_path / "f", spec, simulate(spec, 1500)[0])
     settings = TrainingSettings(residuals=0, settle_steps=300)
     found = train(paths, spec, settings, tmp_path / "c", progress=False).report["validation"]
