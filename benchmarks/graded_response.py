@@ -10,8 +10,8 @@ from benchmarks.margins import find_margins, predict_margins
 from benchmarks.measures import Floats, measure_losses
 from benchmarks.scales import Scale, find_partitions
 from model.graded_response import find_posterior, fit_scale
+from model.validation import HIDDEN_SHARE
 
-HIDDEN_SHARE = 0.2  # of the validation people's answers
 MOST_LEARNERS = 1_000  # people who tell which way to share items out is the better one
 
 

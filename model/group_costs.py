@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from model.design import Design
 from model.graded_response import find_posterior, fit_scale
@@ -19,7 +18,7 @@ from model.inputs import HELD_OUT_FOLD, Inputs, People
 from model.likelihood import smooth_margins, to_categories
 from model.network import ProfileNetwork
 from model.spec import FeatureSpec
-from model.validation import HiddenCells, cost_people, cost_per_answer, hide_cells
+from model.validation import cost_by_margins, cost_people, cost_per_answer, hide_cells
 
 FEWEST_PEOPLE = 50  # figures of fewer are withheld
 
@@ -83,14 +82,6 @@ def cost_by_scales(inputs: Inputs, people: People, spec: FeatureSpec) -> float:
         alone = torch.from_numpy(margins)[places, asked[..., 0]]
         costs += ((alone.log() - found.log()) * (hidden >= 0)).sum(dim=1)
     return cost_per_answer(costs, cells)
-
-
-def cost_by_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> Tensor:
-    """What each row's hidden answers cost (B), in nats, under the training folds' item margins."""
-    margins = torch.from_numpy(smooth_margins(inputs.counts, spec))
-    probability = margins[torch.arange(len(spec.items)), cells.hidden.clamp(min=0)]
-    costs: Tensor = -(probability.log() * (cells.hidden >= 0)).sum(dim=1)
-    return costs
 
 
 @dataclass(frozen=True)

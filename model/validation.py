@@ -102,12 +102,13 @@ def validate(network: ProfileNetwork, inputs: Inputs) -> Validation:
         bounds = torch.cat([network.infer(block, DRAWS).bound() for block in torch.split(people, BLOCK)])
     weights = inputs.held_out_weights[:MOST_PEOPLE]
     cost = cost_per_answer(cost_people(network, cells), cells)
-    return Validation(float((weights * bounds).sum() / weights.sum()), cost, cost_margins(cells, inputs, network.spec))
+    margins = cost_per_answer(cost_by_margins(cells, inputs, network.spec), cells)
+    return Validation(float((weights * bounds).sum() / weights.sum()), cost, margins)
 
 
-def cost_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> float:
-    """The same answers' weighted mean cost under the training folds' item margins."""
+def cost_by_margins(cells: HiddenCells, inputs: Inputs, spec: FeatureSpec) -> Tensor:
+    """What each row's hidden answers cost (B), in nats, under the training folds' item margins."""
     margins = torch.from_numpy(smooth_margins(inputs.counts, spec))
     probability = margins[torch.arange(len(spec.items)), cells.hidden.clamp(min=0)]
-    costs = -(probability.log() * (cells.hidden >= 0)).sum(dim=1)
-    return cost_per_answer(costs, cells)
+    costs: Tensor = -(probability.log() * (cells.hidden >= 0)).sum(dim=1)
+    return costs

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from model.fitting import Fitted, Task, TrainingSettings, fit
 from model.inputs import survey_inputs
 from model.plain import LATENTS, PlainNetwork
-from model.validation import cost_margins, hide_cells
+from model.validation import cost_by_margins, cost_per_answer, hide_cells
 from tests.model.simulation import make_spec, simulate, write_features
 
 SPEC = make_spec((5, 4), loose=1)
@@ -60,7 +60,8 @@ def test_probabilities_sum_to_one_and_end_with_the_items_levels():
 
 
 def test_it_foretells_hidden_answers_better_than_margins(fitted, task):
-    margins = cost_margins(hide_cells(task.inputs), task.inputs, SPEC)
+    cells = hide_cells(task.inputs)
+    margins = cost_per_answer(cost_by_margins(cells, task.inputs, SPEC), cells)
     assert fitted.nats_per_answer < margins - 0.03
     assert math.isfinite(fitted.nats_per_answer)
 
