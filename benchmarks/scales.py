@@ -23,11 +23,12 @@ def find_partitions(data: Questionnaire) -> list[list[Scale]]:
     with the shortest.
     """
     usable = {item: position for position, item in enumerate(data.items) if data.sizes[position] > 1}
-    scales = [parse_scale(key, members, usable) for key, members in data.keys.items()]
+    named = (parse_scale(key, members, usable) for key, members in data.keys.items())
+    scales = [scale for scale in named if len(scale.items) > 1]
     first = part_items(scales)
     if first:
-        named = [item for scale in drop_nested([s for s in scales if len(s.items) > 1]) for item in scale.items]
-        if len(named) == len(set(named)):
+        items = [item for scale in drop_nested(scales) for item in scale.items]
+        if len(items) == len(set(items)):
             return [first]
         return [first, part_items(sorted(scales, key=lambda scale: len(scale.items)), nested=True)]
     positions = tuple(usable.values())
@@ -35,10 +36,9 @@ def find_partitions(data: Questionnaire) -> list[list[Scale]]:
 
 
 def part_items(scales: list[Scale], nested: bool = False) -> list[Scale]:
-    """Scales of two items or more, no item in two of them; those within another are left out unless `nested`."""
+    """Of scales of two items or more, such that have no item in common; those within another go unless `nested`."""
     while True:
-        long = [scale for scale in scales if len(scale.items) > 1]
-        kept = share_out(long if nested else drop_nested(long))
+        kept = share_out(scales if nested else drop_nested(scales))
         short = [scale.key for scale in kept if len(scale.items) < 2]
         if not short:
             return kept

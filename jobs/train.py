@@ -94,8 +94,12 @@ def run(job: Job) -> StageRecord:
         job.log.warning(f"the model is kept: {TRAINING_SPENT}", why=reason)
         return StageRecord("train", inputs, details={**_keep(job, champion or {}), **drifted})
     verdict = _train_and_judge(job, champion, old, features)
-    gate = {"reasons": verdict.reasons, "measures": verdict.measures}
-    gate |= {"series": verdict.series, "link_lost": verdict.link_lost}
+    gate = {
+        "reasons": verdict.reasons,
+        "measures": verdict.measures,
+        "series": verdict.series,
+        "link_lost": verdict.link_lost,
+    }
     write_card(job.lake.restricted / "models" / verdict.model.model_version, verdict.model, job.book, features, gate)
     told = {"reason": reason, "gate": verdict.measures, "link_lost": verdict.link_lost, **drifted}
     if verdict.reasons and old is not None:

@@ -26,10 +26,8 @@ THINNED = 0.5  # share of people who answer a random part only, so that every nu
 def settle_encoder(network: ProfileNetwork, patterns: Tensor, seed: int, steps: int, device: str = "cpu") -> None:
     """Train the encoder in place; `patterns` (people, items) say who answered what, decoder and prior stay.
 
-    It takes so many `steps`, and more where there are many latents.
-
-    The work is done on the device; the network stays with the processor. Raises ModelError for a loss that is not
-    finite, naming the step.
+    It takes so many `steps`, and more where there are many latents. The work is done on the device; the network stays
+    with the processor. Raises ModelError for a loss that is not finite, naming the step.
     """
     with on_device(device):
         _settle(network.to(device), patterns.to(device), seed, steps)

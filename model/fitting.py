@@ -309,7 +309,7 @@ def _take_training_people(
 
 def make_optimizer(network: ProfileNetwork | PlainNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Adam; the few parameters of items and prior learn faster than the perceptrons."""
-    slow = widen(network.latents) if isinstance(network, ProfileNetwork) else 1.0
+    slow = widen(network.latents)
     rates = {"encoder": settings.encoder_rate, "decoder": settings.encoder_rate, "shift": settings.shift_rate / slow}
     groups: dict[float, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
